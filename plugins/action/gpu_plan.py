@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The decide phase: documented in plugins/modules/gpu_plan.py, decided in plugins/plugin_utils/_planner.py."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os.path
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _options, _planner, _recipe, _selector, _versions
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "nvidia": {"type": "dict"},
+    "dify": {"type": "dict"},
+    "variant": {"type": "str", "default": ""},
+    "force": {"type": "bool", "default": False},
+    "prefer": {"type": "str", "default": _selector.NEWEST, "choices": list(_selector.PREFERENCES)},
+    "cpu_fallback": {"type": "str", "default": _planner.WHEN_NO_GPU, "choices": list(_planner.CPU_FALLBACKS)},
+    "forward_compatibility": {"type": "bool", "default": False},
+    "catalog": {"type": "list", "elements": "dict", "default": []},
+    "catalog_defaults": {"type": "bool", "default": True},
+    "image_repository": {"type": "str", "default": "difyops/dify-gpu"},
+    "image_version": {"type": "str", "default": "0.1.0"},
+    "image_context": {"type": "path", "default": ""},
+    "image_base": {"type": "str", "default": "python:3.12-slim-bookworm"},
+    "home": {"type": "str", "default": "/opt/dify-gpu"},
+    "project": {"type": "str", "default": "dify-gpu"},
+    "service_name": {"type": "str", "default": "dify-gpu"},
+    "bind_address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 8000},
+    "models_dir": {"type": "str", "default": ""},
+    "embedding_model": {"type": "str", "default": "BAAI/bge-small-en-v1.5"},
+    "rerank_model": {"type": "str", "default": ""},
+    "environment": {"type": "dict", "default": {}},
+}
+
+_COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DEFAULT_CONTEXT = os.path.join(_COLLECTION, "roles", "dify_image", "files", "image")
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Turn facts, catalog and policy into a plan, on the controller and without a connection."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the plan. Raises AnsibleActionFail with one sentence when the options cannot be used."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if _versions.PACKAGING_ERROR is not None:
+            raise AnsibleActionFail(f"gpu_plan needs the Python library packaging on the controller: {_versions.PACKAGING_ERROR}.")
+        variables = task_vars or {}
+        plan = make_plan(self._task.args, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
+        result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan})
+        return result
+
+
+def make_plan(args: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the plan for the options of one task. Raises AnsibleActionFail."""
+    options = _validated(args)
+    nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
+    dify = options["dify"] if options["dify"] is not None else facts.get("dify")
+    try:
+        catalog = _catalog.load(options["catalog"], options["image_repository"], options["image_version"], options["catalog_defaults"])
+        wishes = _options.wishes(options, host, DEFAULT_CONTEXT, datetime.date.today())
+        return _planner.make_plan(_plain(nvidia), _plain(dify), catalog, wishes)
+    except (_catalog.CatalogError, _planner.WishError, _recipe.RecipeError) as exc:
+        raise AnsibleActionFail(f"gpu_plan: {exc}") from exc
+
+
+def _validated(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with their defaults, as plain data."""
+    given = {key: value for key, value in args.items() if value is not None}
+    checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate(given)
+    if checked.unsupported_parameters:
+        unknown = ", ".join(sorted(str(name) for name in checked.unsupported_parameters))
+        raise AnsibleActionFail(f"gpu_plan: unknown option {unknown}; the options are {', '.join(ARGUMENT_SPEC)}.")
+    if checked.error_messages:
+        raise AnsibleActionFail(f"gpu_plan: {checked.error_messages[0]}")
+    options: dict[str, Any] = _plain(checked.validated_parameters)
+    # An empty text is how a role variable says "as the collection has it".
+    for name, spec in ARGUMENT_SPEC.items():
+        if options[name] == "":
+            options[name] = spec["default"]
+    return options
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of plain dictionaries, lists and texts: Ansible's marked texts cannot be written as YAML."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as exc:
+        raise AnsibleActionFail(f"gpu_plan: an option or a fact holds something that is no plain data ({exc}).") from exc

@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The chain of links and what every judge of a link needs: the evidence, the link, and small tools.
+
+This is private to difyops.gpu.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis
+from ansible_collections.difyops.gpu.plugins.module_utils._probe import ProbeReport
+
+LINKS = ("pci", "bound", "driver", "nvml", "toolkit", "engine", "device", "cuda", "torch", "kernel", "speed")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the plan promised. ``gpu_count`` None: as many as this host's driver holds and the container asks for."""
+
+    mode: str = "gpu"
+    variant: str | None = None
+    cuda: str | None = None
+    torch: str | None = None
+    gpu_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known when the chain is judged."""
+
+    facts: Mapping[str, Any]
+    container_name: str
+    container: Mapping[str, Any] | None = None  # the engine's inspect document
+    engine_error: str | None = None  # sentence, when the engine could not be asked
+    exec_error: str | None = None  # sentence, when the engine would not start the probe
+    probe: ProbeReport | None = None  # None when there was no container to run it in
+    health_wanted: bool = True
+    health_waited_s: float = 0.0
+
+
+@dataclass
+class Link:
+    """One link of the chain."""
+
+    link: str
+    status: str
+    expected: str
+    seen: str
+    code: str | None = None
+    remedy: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass
+class Case:
+    """The evidence with what several links need of it."""
+
+    expected: Expected
+    evidence: Evidence
+    wanted: int = 0
+    gpus: Sequence[Mapping[str, Any]] = ()
+    links: dict[str, Link] = field(default_factory=dict)
+
+    @property
+    def probe(self) -> ProbeReport:
+        return self.evidence.probe or ProbeReport()
+
+    def fact(self, *path: str) -> Any:
+        return dig(self.evidence.facts, *path)
+
+    def environment(self, name: str) -> str:
+        return str(dig(self.probe.stage("python"), "environment", name) or "not set")
+
+
+def dig(document: Any, *path: str) -> Any:
+    """Return what is at a path of nested mappings, None where anything on the way is missing."""
+    for key in path:
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(key)
+    return document
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is, and anything else as an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """Return a list as it is, and anything else as an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """Return the mappings of a list."""
+    return [entry for entry in items(value) if isinstance(entry, Mapping)]
+
+
+def number(value: Any) -> int:
+    """Return an integer as it is, and anything else as 0."""
+    return value if isinstance(value, int) else 0
+
+
+def version_tuple(text: Any) -> tuple[int, ...]:
+    """Return the numbers of a dotted version; an empty tuple for what is none."""
+    match = re.match(r"\d+(\.\d+)*", str(text or ""))
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return ["A", "A", "B"] as "2 x A, B"."""
+    kinds = list(dict.fromkeys(names))
+    return ", ".join(f"{names.count(kind)} x {kind}" if names.count(kind) > 1 else kind for kind in kinds)
+
+
+def plural(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def ok(link: str, expected: str, seen: str) -> Link:
+    return Link(link, "ok", expected, seen)
+
+
+def failed(link: str, expected: str, seen: str, code: str, **values: Any) -> Link:
+    return Link(link, "failed", expected, seen, code, _diagnosis.remedy(code, **values))
+
+
+def untested(link: str, expected: str, seen: str, code: str, **values: Any) -> Link:
+    return Link(link, "skipped", expected, seen, code, _diagnosis.remedy(code, **values))
+
+
+def skipped(link: str, expected: str, why: str) -> Link:
+    return Link(link, "skipped", expected, why)
+
+
+def broken(case: Case, *names: str) -> str | None:
+    """Return why a link cannot be judged: the name of an earlier one that is not ok."""
+    for name in names:
+        if case.links[name].status != "ok":
+            return f"not tested, because {name} is not ok"
+    return None
+
+
+def unsaid(case: Case, link: str, expected: str) -> Link:
+    """Return the link of a stage that the probe did not report: for a reason already found, or its report is cut."""
+    for name in LINKS[: LINKS.index(link)]:
+        if case.links[name].code:
+            return skipped(link, expected, f"not tested, because {name} is not ok")
+    return untested(link, expected, "the probe did not report this", "DG510")

@@ -1,0 +1,413 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The links inside the container, judged by what the probe reported: device, cuda, torch, kernel, speed.
+
+This is private to difyops.gpu.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
+    Case,
+    Expected,
+    Link,
+    broken,
+    dig,
+    failed,
+    items,
+    mappings,
+    number,
+    ok,
+    plural,
+    skipped,
+    unsaid,
+    untested,
+    version_tuple,
+)
+from ansible_collections.difyops.gpu.plugins.module_utils._probe import could_not_start
+
+# First driver of each CUDA major version, and the last CUDA release of the majors that are complete. Within a major, every
+# release runs on every driver from the first one on (minor-version compatibility).
+# Source: NVIDIA, CUDA Toolkit release notes, tables 2 and 3 (CUDA 13.2 Update 2).
+MAJOR_FLOORS = {10: "410.48", 11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+LAST_RELEASES = {10: "10.2", 11: "11.8", 12: "12.9"}
+
+# A hang here is the GPU's or the driver's fault. A slow start of Python or a slow import only leaves things untested.
+_GPU_STAGES = ("nodes", "libcuda", "cuinit", "devices", "torch_cuda")
+_STAGE_LINKS = {
+    "nodes": "device",
+    "libcuda": "cuda",
+    "cuinit": "cuda",
+    "devices": "cuda",
+    "torch": "torch",
+    "torch_cuda": "torch",
+    "cpu": "kernel",
+}
+_CUINIT_CODES = {34: "DG316", 100: "DG311", 802: "DG315", 803: "DG312", 804: "DG313", 999: "DG314"}
+
+
+def outside(case: Case, link: str, expected: str) -> Link | None:
+    """Return the link when the probe never got as far as it, for a reason that lies outside of the probe's stages."""
+    if reason := broken(case, "engine"):
+        return skipped(link, expected, reason)
+    probe = case.probe
+    if not probe.answered:
+        if (link != "device" and case.expected.mode == "gpu") or link == "kernel":
+            return skipped(link, expected, "not tested, because the probe did not run")
+        if could_not_start(probe):
+            return untested(link, expected, "no Python interpreter found", "DG208")
+        if probe.timed_out:
+            return untested(link, expected, "the probe did not begin in time", "DG506", hint=_TIMEOUT_HINTS["start"])
+        seen = f"the probe ended with status {probe.rc}: {probe.last_words or 'no output'}"
+        name = case.evidence.container_name
+        return untested(link, expected, seen, "DG209", container=name, error=probe.last_words or "none")
+    return _interrupted(case, link, expected)
+
+
+_TIMEOUT_HINTS = {
+    "start": "see whether the host is overloaded, and raise timeout_s",
+    "torch": "importing PyTorch is slow here: raise timeout_s, or see whether disk or processor are overloaded",
+    "gpu": "the driver hangs: read journalctl -k -g 'NVRM|Xid' on the host, stop what uses the GPU, and reboot if it stays",
+}
+
+
+def _interrupted(case: Case, link: str, expected: str) -> Link | None:
+    """Return the link when the probe stopped in one of its stages."""
+    probe = case.probe
+    stage = probe.running
+    if probe.done or stage is None:
+        return None
+    at_link = "kernel" if stage.startswith("kernel") else _STAGE_LINKS.get(stage, "device")
+    if case.expected.mode != "gpu" and at_link in ("device", "cuda"):
+        at_link = "torch"
+    if at_link != link:
+        return None
+    on_gpu = stage in _GPU_STAGES or stage.startswith("kernel")
+    if probe.timed_out:
+        hint = _TIMEOUT_HINTS["gpu" if on_gpu else "torch" if stage == "torch" else "start"]
+        make = failed if on_gpu else untested
+        return make(link, expected, f"timed out in stage {stage}", "DG506", hint=hint)
+    seen = f"the probe ended in stage {stage} with status {probe.rc}"
+    return failed(link, expected, seen, "DG507", error=probe.last_words or "none")
+
+
+def device(case: Case) -> Link:
+    expected = "device files of the GPU can be opened"
+    if (link := outside(case, "device", expected)) is not None:
+        return link
+    nodes = mappings(dig(case.probe.stage("nodes"), "nodes"))
+    if not nodes:
+        return unsaid(case, "device", expected)
+    closed = [node for node in nodes if node.get("present") and node.get("errno")]
+    if closed:
+        return _closed_node(expected, closed[0])
+    missing = [str(node.get("path")) for node in nodes if not node.get("present")]
+    gpus = [
+        str(node.get("path"))
+        for node in nodes
+        if node.get("present") and re.search(r"nvidia\d+$", str(node.get("path")))
+    ]
+    if not gpus:
+        missing.append("/dev/nvidia<number>")
+    seen = f"{', '.join(gpus)}" if gpus else "no GPU device file"
+    if missing and not _cuda_works(case):
+        return failed("device", expected, f"missing: {', '.join(missing)}", "DG301")
+    return ok("device", expected, seen)
+
+
+def _closed_node(expected: str, node: Mapping[str, Any]) -> Link:
+    name, reason = str(node.get("path")), str(node.get("errno"))
+    seen = f"{name}: {reason} ({node.get('error')})"
+    if reason == "EPERM":
+        return failed("device", expected, seen, "DG302")
+    hints = {
+        "EACCES": f"the container's user may not read and write {name}: correct the file's mode or the user's group",
+        "ENXIO": "the device file has no driver behind it: load NVIDIA's driver on the host, then recreate the container",
+        "ENODEV": "the device file has no driver behind it: load NVIDIA's driver on the host, then recreate the container",
+        "EIO": "the driver has lost the GPU: read journalctl -k -g 'NVRM|Xid' on the host",
+    }
+    hint = hints.get(reason, f"see why {name} answers {reason} on the host as well")
+    return failed("device", expected, seen, "DG303", hint=hint)
+
+
+def _cuda_works(case: Case) -> bool:
+    """CUDA reached as many GPUs as wanted, so whatever file is missing is not needed on this platform."""
+    devices = case.probe.stage("devices") or {}
+    return number(devices.get("count")) >= max(case.wanted, 1)
+
+
+def cuda(case: Case) -> Link:
+    expected = f"cuInit works, {plural(case.wanted, 'GPU')}"
+    if (link := outside(case, "cuda", expected)) is not None:
+        return link
+    library, init, devices = (case.probe.stage(stage) for stage in ("libcuda", "cuinit", "devices"))
+    if library is None:
+        return unsaid(case, "cuda", expected)
+    if library.get("error"):
+        code = "DG304" if library.get("missing") else "DG305"
+        return failed("cuda", expected, str(library["error"]), code, error=library["error"])
+    if init is None or init.get("code") != 0:
+        return _cuinit(expected, init or {})
+    count = number((devices or {}).get("count"))
+    seen = f"cuInit 0, CUDA {(devices or {}).get('cuda_version')}, {plural(count, 'GPU')}"
+    if count < max(case.wanted, 1):
+        visible = case.environment("CUDA_VISIBLE_DEVICES")
+        return failed("cuda", expected, seen, "DG320", visible=visible)
+    return ok("cuda", expected, seen)
+
+
+def _cuinit(expected: str, init: Mapping[str, Any]) -> Link:
+    status = init.get("code")
+    name = str(init.get("name") or init.get("error") or f"code {status}")
+    seen = f"cuInit {status} ({name})" if status is not None else f"cuInit: {name}"
+    return failed("cuda", expected, seen, _CUINIT_CODES.get(number(status), "DG310"), name=name)
+
+
+def torch(case: Case) -> Link:
+    expected = _torch_expected(case.expected)
+    if (link := outside(case, "torch", expected)) is not None:
+        return link
+    found = _torch_import(case, expected)
+    if found is not None:
+        return found
+    build, state = case.probe.stage("torch") or {}, case.probe.stage("torch_cuda") or {}
+    if case.expected.mode != "gpu":
+        return _torch_on_cpu(case, expected, build, state)
+    if not build.get("cuda"):
+        maker = f"ROCm {build['hip']}" if build.get("hip") else "no CUDA"
+        return failed("torch", expected, f"torch {build.get('version')}, built with {maker}", "DG403")
+    if not state.get("available"):
+        return _torch_unavailable(case, expected, build, state)
+    return _torch_available(case, expected, build, state)
+
+
+def _torch_expected(expected: Expected) -> str:
+    build = f"torch {expected.torch}" if expected.torch else "torch"
+    if expected.mode != "gpu":
+        return f"{build} without CUDA"
+    return f"{build} with CUDA {expected.cuda} finds the GPU" if expected.cuda else f"{build} finds the GPU"
+
+
+def _torch_import(case: Case, expected: str) -> Link | None:
+    build = case.probe.stage("torch")
+    if build is None:
+        return unsaid(case, "torch", expected)
+    if not build.get("error"):
+        return None
+    if not case.probe.torch_found:
+        return failed("torch", expected, "no package torch", "DG401")
+    return failed("torch", expected, str(build["error"]), "DG402", error=build["error"])
+
+
+def _build_seen(build: Mapping[str, Any]) -> str:
+    return f"torch {build.get('version')}, CUDA {build.get('cuda')}"
+
+
+def _torch_on_cpu(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
+    if state.get("available"):
+        return failed("torch", expected, f"{_build_seen(build)}, is_available() True", "DG408")
+    if case.expected.torch and not same_release(build.get("version"), case.expected.torch):
+        return failed(
+            "torch", expected, f"torch {build.get('version')}", "DG407", planned=f"torch {case.expected.torch}"
+        )
+    return ok("torch", expected, f"torch {build.get('version')}, computes on the CPU")
+
+
+def _torch_unavailable(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
+    served = (case.probe.stage("devices") or {}).get("cuda_version") or case.fact("driver", "cuda_version")
+    seen = f"{_build_seen(build)}, is_available() False, driver serves CUDA {served}"
+    words = [str(word) for word in [state.get("reason"), *items(state.get("warnings")), state.get("error")] if word]
+    too_old = any("driver on your system is too old" in word for word in words)
+    if version_tuple(build.get("cuda"))[:1] > (version_tuple(served)[:1] or (10**6,)) or too_old:
+        return _driver_too_old(case, expected, seen, str(build.get("cuda")), served)
+    if reason := broken(case, "cuda"):
+        return skipped("torch", expected, f"{_build_seen(build)}; {reason}")
+    visible = case.environment("CUDA_VISIBLE_DEVICES")
+    return failed("torch", expected, seen, "DG405", error=words[0] if words else "nothing", visible=visible)
+
+
+def highest_cuda(served: Any) -> str:
+    """Return the newest CUDA release that a driver serves which says ``served``, minor-version compatibility included."""
+    numbers = version_tuple(served)
+    return LAST_RELEASES.get(numbers[0], f"{numbers[0]}.x") if numbers else "unknown"
+
+
+def _driver_too_old(case: Case, expected: str, seen: str, cuda: str, served: Any) -> Link:
+    major = (version_tuple(cuda) or (0,))[0]
+    return failed(
+        "torch",
+        expected,
+        seen,
+        "DG404",
+        highest=highest_cuda(served),
+        driver=case.fact("driver", "loaded", "version") or "of this host",
+        floor=MAJOR_FLOORS.get(major, f"the one of CUDA {cuda}"),
+        cuda=cuda,
+    )
+
+
+def _torch_available(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
+    seen = f"{_build_seen(build)}, {plural(number(state.get('count')), 'GPU')}"
+    if state.get("error"):
+        return failed("torch", expected, f"{seen}: {state['error']}", "DG405", error=state["error"], visible="?")
+    archs = [str(arch) for arch in items(state.get("archs"))]
+    served = (case.probe.stage("devices") or {}).get("cuda_version")
+    for device in mappings(state.get("devices")):
+        capability = str(dig(device, "compute_capability"))
+        if not runs_on(archs, capability, build.get("cuda"), served):
+            seen = f"{_build_seen(build)}, compiled for {' '.join(archs) or 'nothing'}; the GPU is {capability}"
+            return failed("torch", expected, seen, "DG406", capability=capability, archs=" ".join(archs) or "none")
+    if number(state.get("count")) < max(case.wanted, 1):
+        return failed("torch", expected, seen, "DG409", visible=case.environment("CUDA_VISIBLE_DEVICES"))
+    planned = case.expected
+    if planned.cuda and version_tuple(build.get("cuda"))[:2] != version_tuple(planned.cuda)[:2]:
+        return failed("torch", expected, seen, "DG407", planned=f"variant {planned.variant} with CUDA {planned.cuda}")
+    if planned.torch and not same_release(build.get("version"), planned.torch):
+        return failed("torch", expected, seen, "DG407", planned=f"torch {planned.torch}")
+    return ok("torch", expected, seen)
+
+
+def same_release(seen: Any, planned: Any) -> bool:
+    """Whether a PyTorch is the planned one; a local part as in 2.14.1+cu126 does not count."""
+    return str(seen).partition("+")[0] == str(planned).partition("+")[0]
+
+
+def runs_on(archs: Sequence[str], capability: str, torch_cuda: Any, driver_cuda: Any) -> bool:
+    """Whether code compiled for ``archs`` (PyTorch's arch list) runs on a GPU of this compute capability.
+
+    Machine code (sm_) runs within its major version on the same or a higher minor; PTX (compute_) on the same or a
+    higher capability, when the driver is not older than the toolkit that made it. With suffix a: that very capability
+    only; with suffix f: its family, which is the major version.
+    """
+    gpu = version_tuple(capability)
+    if len(gpu) < 2:
+        return True  # nothing to compare with: the computation itself will tell
+    jit = not version_tuple(driver_cuda) or version_tuple(driver_cuda)[:2] >= version_tuple(torch_cuda)[:2]
+    return any(_arch_runs(arch, gpu[:2], jit) for arch in archs)
+
+
+def _arch_runs(arch: str, gpu: tuple[int, ...], jit: bool) -> bool:
+    match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+    if match is None:
+        return False
+    target = (int(match.group(2)), int(match.group(3)))
+    if match.group(4) == "a":
+        fits = gpu == target
+    elif match.group(1) == "sm" or match.group(4) == "f":
+        fits = gpu[0] == target[0] and gpu >= target
+    else:
+        fits = gpu >= target
+    return fits and (match.group(1) == "sm" or jit)
+
+
+def kernel(case: Case) -> Link:
+    expected = "matrix product agrees with the CPU"
+    if (link := outside(case, "kernel", expected)) is not None:
+        return link
+    results = case.probe.kernels()
+    if not results:
+        return unsaid(case, "kernel", expected)
+    links = [_kernel_of(case, expected, result) for result in results]
+    for rank in ("failed", "skipped"):
+        for link in links:
+            if link.status == rank:
+                return link
+    return ok("kernel", expected, "; ".join(link.seen for link in links))
+
+
+def _kernel_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
+    index = result.get("index")
+    if result.get("error"):
+        return _kernel_error(case, expected, result)
+    seen = f"GPU {index}: relative error {_scientific(result.get('relative_error'))}"
+    if result.get("right") is not True:
+        return failed("kernel", expected, f"{seen}, allowed {_scientific(result.get('tolerance'))}", "DG502")
+    return ok("kernel", expected, seen)
+
+
+def _scientific(value: Any) -> str:
+    return f"{value:.1e}" if isinstance(value, (int, float)) else str(value)
+
+
+def _kernel_error(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
+    index, error, kind = result.get("index"), str(result["error"]), result.get("kind")
+    seen = f"GPU {index}: {error}"
+    device = _device_by_index(case, index)
+    mode, capability = device.get("compute_mode"), device.get("compute_capability")
+    if kind == "memory":
+        free = result.get("memory_free_mib")
+        return untested("kernel", expected, seen if free is None else f"{seen} ({free} MiB free)", "DG503")
+    if mode == "prohibited":
+        return failed("kernel", expected, seen, "DG505", index=index)
+    if kind == "busy" and mode == "exclusive_process":
+        return untested("kernel", expected, seen, "DG504")
+    if kind == "no_code":
+        archs = " ".join(map(str, items(dig(case.probe.stage("torch_cuda"), "archs"))))
+        return failed("kernel", expected, seen, "DG406", capability=capability, archs=archs)
+    if kind == "ptx":
+        return failed("kernel", expected, seen, "DG509", capability=capability)
+    return failed("kernel", expected, seen, "DG501", error=error)
+
+
+def _device_by_index(case: Case, index: Any) -> Mapping[str, Any]:
+    """What the driver API, or else the host, says about a GPU of the container."""
+    for device in mappings(dig(case.probe.stage("devices"), "devices")):
+        if device.get("index") == index and device.get("compute_mode"):
+            return device
+    same_order = [gpu for gpu in case.gpus if gpu.get("index") == index]
+    return same_order[0] if same_order else {}
+
+
+def speed(case: Case) -> Link:
+    expected = "faster than the container's CPU"
+    if reason := broken(case, "engine", "kernel"):
+        return skipped("speed", expected, reason)
+    judged = [_speed_of(case, expected, result) for result in case.probe.kernels()]
+    bad = [link for link in judged if link.status != "ok"]
+    return bad[0] if bad else ok("speed", expected, "; ".join(link.seen for link in judged))
+
+
+def _speed_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
+    gpu_ms, cpu_ms = result.get("gpu_ms"), result.get("cpu_ms")
+    if not isinstance(gpu_ms, (int, float)) or not isinstance(cpu_ms, (int, float)) or gpu_ms <= 0:
+        return skipped("speed", expected, "not timed")
+    seen = f"GPU {result.get('index')}: {gpu_ms:.3g} ms against {cpu_ms:.3g} ms on the CPU ({cpu_ms / gpu_ms:.3g} times as fast)"
+    if gpu_ms <= cpu_ms:
+        return ok("speed", expected, seen)
+    busy = _device_users(case, result.get("index"))
+    if busy:
+        return skipped("speed", expected, f"{seen}; not judged, because {busy}")
+    return failed("speed", expected, seen, "DG601")
+
+
+def _device_users(case: Case, index: Any) -> str | None:
+    """Why a slow GPU may be slow for an honest reason: only an idle one can be judged."""
+    gpu = next((gpu for gpu in case.gpus if gpu.get("index") == index), None)
+    if gpu is None:
+        return "the host does not say what else runs on it"
+    used, processes = gpu.get("memory_used_mib"), items(gpu.get("processes"))
+    if processes:
+        return f"{len(processes)} process(es) used the GPU"
+    if used is None:
+        return "the host does not say what else runs on it"
+    return None
+
+
+def kernel_cpu(case: Case) -> Link:
+    expected = "matrix product on the CPU is right"
+    if (link := outside(case, "kernel", expected)) is not None:
+        return link
+    result = case.probe.stage("cpu")
+    if result is None:
+        return unsaid(case, "kernel", expected)
+    if result.get("error"):
+        return failed("kernel", expected, str(result["error"]), "DG508", error=result["error"])
+    seen = f"relative error {_scientific(result.get('relative_error'))} on {result.get('device') or 'the CPU'}"
+    if result.get("right") is not True:
+        return failed("kernel", expected, seen, "DG508", error=seen)
+    return ok("kernel", expected, seen)

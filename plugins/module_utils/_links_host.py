@@ -1,0 +1,272 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The links of the host and its engine: pci, bound, driver, nvml, toolkit, engine.
+
+This is private to difyops.gpu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
+    Case,
+    Link,
+    broken,
+    counted,
+    dig,
+    failed,
+    items,
+    mapping,
+    mappings,
+    ok,
+    plural,
+    skipped,
+    untested,
+)
+
+_MISMATCH = 18
+_LIBRARY_NOT_FOUND = 12
+_FOREIGN_OPEN_DRIVERS = ("nouveau", "nova_core")
+
+
+def wanted_gpus(case: Case) -> int:
+    """How many GPUs the container should see."""
+    if case.expected.gpu_count is not None:
+        return case.expected.gpu_count
+    bound = [gpu for gpu in case.gpus if gpu.get("bound_driver") == "nvidia"]
+    if any(dig(gpu, "mig", "current") for gpu in bound):
+        return 1  # one MIG instance per process, whatever the host has
+    named = [device for device in _cdi_devices(case) if not device.endswith("=all")]
+    if named and len(named) == len(_cdi_devices(case)):
+        return len(named)
+    return max(len(bound), 1)
+
+
+def _device_requests(case: Case) -> list[Mapping[str, Any]]:
+    return mappings(dig(case.evidence.container, "HostConfig", "DeviceRequests"))
+
+
+def _cdi_devices(case: Case) -> list[str]:
+    """The CDI devices of the container's own configuration, only NVIDIA's GPUs."""
+    devices = [
+        str(device)
+        for request in _device_requests(case)
+        if request.get("Driver") == "cdi"
+        for device in items(request.get("DeviceIDs"))
+    ]
+    return [device for device in devices if device.startswith("nvidia.com/gpu=")]
+
+
+def _uses_runtime(case: Case) -> bool:
+    """The container gets its GPU from NVIDIA's runtime (or its hook, with --gpus)."""
+    if dig(case.evidence.container, "HostConfig", "Runtime") == "nvidia":
+        return True
+    return any(
+        request.get("Driver") in ("", "nvidia", None) and "gpu" in str(request.get("Capabilities"))
+        for request in _device_requests(case)
+    )
+
+
+def pci(case: Case) -> Link:
+    wanted = case.expected.gpu_count or 1
+    expected = plural(wanted, "NVIDIA GPU")
+    if not case.gpus:
+        return failed("pci", expected, "no NVIDIA GPU", "DG101")
+    places = ", ".join(
+        f"{gpu['name']} at {gpu.get('pci_address')}" if gpu.get("name") else str(gpu.get("pci_address"))
+        for gpu in case.gpus
+    )
+    seen = f"{len(case.gpus)} ({places})"
+    if len(case.gpus) < wanted:
+        return failed("pci", expected, seen, "DG102")
+    return ok("pci", expected, seen)
+
+
+def bound(case: Case) -> Link:
+    wanted = case.expected.gpu_count or 1
+    expected = f"{plural(wanted, 'GPU')} bound to nvidia"
+    if reason := broken(case, "pci"):
+        return skipped("bound", expected, reason)
+    drivers = [str(gpu.get("bound_driver") or "no driver") for gpu in case.gpus]
+    seen = counted(drivers)
+    if drivers.count("nvidia") >= wanted:
+        return ok("bound", expected, seen)
+    culprit = next(gpu for gpu in case.gpus if gpu.get("bound_driver") != "nvidia")
+    driver, address = culprit.get("bound_driver"), culprit.get("pci_address")
+    if driver in _FOREIGN_OPEN_DRIVERS:
+        return failed("bound", expected, seen, "DG103", driver=driver)
+    if driver:
+        return failed("bound", expected, seen, "DG104", driver=driver, address=address)
+    if case.fact("driver", "loaded"):
+        return failed("bound", expected, seen, "DG105")
+    return failed("bound", expected, "the driver is not loaded", "DG106", action=_load_action(case))
+
+
+def _load_action(case: Case) -> str:
+    installed = case.fact("driver", "installed")
+    if not installed:
+        return "install the driver (nvidia_driver_policy: install) and reboot"
+    action = f"load it with modprobe nvidia (driver {dig(installed, 'version')} is installed)"
+    if case.fact("host", "secure_boot"):
+        return f"{action}; Secure Boot is on here, so the module's signing key must be enrolled first"
+    return f"{action}; if that fails, see dkms status and journalctl -k -g NVRM, or reboot"
+
+
+def driver(case: Case) -> Link:
+    expected = "NVIDIA driver loaded"
+    if reason := broken(case, "pci", "bound"):
+        return skipped("driver", expected, reason)
+    version = case.fact("driver", "loaded", "version")
+    if not version:
+        return failed("driver", expected, "not loaded", "DG106", action=_load_action(case))
+    cuda = case.fact("driver", "cuda_version")
+    seen = f"{version}, serves CUDA {cuda}" if cuda else str(version)
+    if case.fact("driver", "mismatch") is True or case.fact("nvml", "error", "code") == _MISMATCH:
+        return failed("driver", expected, f"{version} loaded, another version's library installed", "DG107")
+    return ok("driver", expected, seen)
+
+
+def nvml(case: Case) -> Link:
+    expected = "NVML answers, GPUs are well"
+    if reason := broken(case, "pci", "bound", "driver"):
+        return skipped("nvml", expected, reason)
+    error, source = case.fact("nvml", "error"), case.fact("nvml", "source")
+    if source not in ("nvml", "nvidia-smi"):
+        return _nvml_silent(expected, error if isinstance(error, Mapping) else {})
+    for gpu in case.gpus:
+        sick = {"lost": "DG111", "reset_required": "DG112", "error": "DG108"}.get(str(gpu.get("health")))
+        if sick:
+            address = gpu.get("pci_address")
+            return failed("nvml", expected, f"{address}: {gpu['health']}", sick, address=address, name=gpu["health"])
+    return ok("nvml", expected, f"answered by {source}")
+
+
+def _nvml_silent(expected: str, error: Mapping[str, Any]) -> Link:
+    name = str(error.get("name") or error.get("message") or "an unknown error")
+    if name == "TIMEOUT":
+        return failed("nvml", expected, "no answer in time", "DG109")
+    if not error or error.get("code") == _LIBRARY_NOT_FOUND:
+        return untested("nvml", expected, "neither NVML nor nvidia-smi can be used on this host", "DG110")
+    return failed("nvml", expected, name, "DG108", name=name)
+
+
+def toolkit(case: Case) -> Link:
+    if case.evidence.container is None:
+        return _toolkit_unused(case)
+    devices = _cdi_devices(case)
+    if devices:
+        return _toolkit_cdi(case, devices)
+    if _uses_runtime(case):
+        expected, runtimes = "runtime nvidia in the engine", items(case.fact("engine", "runtimes"))
+        if runtimes and "nvidia" not in runtimes:
+            return failed("toolkit", expected, f"runtimes: {', '.join(map(str, runtimes))}", "DG211")
+        return ok(
+            "toolkit", expected, f"runtime nvidia, toolkit {case.fact('toolkit', 'version') or 'of unknown version'}"
+        )
+    direct = mappings(dig(case.evidence.container, "HostConfig", "Devices"))
+    if any("/dev/nvidia" in str(dig(device, "PathOnHost")) for device in direct):
+        return ok("toolkit", "the container asks for a GPU", "device files passed by hand, no toolkit involved")
+    if dig(case.evidence.container, "HostConfig", "Privileged"):
+        return ok("toolkit", "the container asks for a GPU", "privileged container, no toolkit involved")
+    return failed(
+        "toolkit", "the container asks for a GPU", "no CDI device, no nvidia runtime, no device file", "DG210"
+    )
+
+
+def _toolkit_unused(case: Case) -> Link:
+    """Without a container only the host's side can be judged."""
+    expected = "CDI specification, or runtime nvidia"
+    if "nvidia" in items(case.fact("engine", "runtimes")):
+        return ok("toolkit", expected, "runtime nvidia")
+    if case.fact("engine", "cdi_enabled") is False:
+        return failed("toolkit", expected, "CDI is off, and there is no nvidia runtime", "DG202")
+    if not _spec_devices(case):
+        return failed("toolkit", expected, "no specification for nvidia.com/gpu", "DG203")
+    return ok("toolkit", expected, _spec_seen(case))
+
+
+def _toolkit_cdi(case: Case, devices: Sequence[str]) -> Link:
+    expected = f"CDI describes {', '.join(devices)}"
+    if case.fact("engine", "cdi_enabled") is False:
+        return failed("toolkit", expected, "CDI is off in the engine", "DG202")
+    known = _spec_devices(case)
+    missing = [device for device in devices if device.partition("=")[2] not in known]
+    if missing:
+        seen = f"described: {', '.join(sorted(known))}" if known else "no specification for nvidia.com/gpu"
+        return failed("toolkit", expected, seen, "DG203")
+    return ok("toolkit", expected, _spec_seen(case))
+
+
+def _specs(case: Case) -> list[Mapping[str, Any]]:
+    specs = mappings(case.fact("toolkit", "cdi", "specs"))
+    return [spec for spec in specs if spec.get("kind") == "nvidia.com/gpu" and not spec.get("error")]
+
+
+def _spec_devices(case: Case) -> set[str]:
+    return {str(device) for spec in _specs(case) for device in items(spec.get("devices"))}
+
+
+def _spec_seen(case: Case) -> str:
+    paths = ", ".join(f"{spec.get('path')}{' (stale)' if spec.get('stale') else ''}" for spec in _specs(case))
+    version = case.fact("toolkit", "version")
+    return f"{paths}, toolkit {version}" if version else paths
+
+
+def engine(case: Case) -> Link:
+    evidence = case.evidence
+    expected, name = f"container {evidence.container_name} running", evidence.container_name
+    if evidence.engine_error:
+        return failed("engine", expected, evidence.engine_error, "DG201", error=evidence.engine_error)
+    if evidence.container is None:
+        return failed("engine", expected, "no such container", "DG204")
+    state = mapping(dig(evidence.container, "State"))
+    status = str(state.get("Status") or "unknown")
+    if not state.get("Running") or status in ("restarting", "paused"):
+        return failed("engine", expected, _state_seen(state, status), "DG205", container=name)
+    if evidence.exec_error:
+        return untested("engine", expected, evidence.exec_error, "DG209", container=name, error=evidence.exec_error)
+    health = dig(state, "Health", "Status")
+    return ok("engine", expected, f"running, {health}" if health and health != "none" else "running, no health check")
+
+
+def _state_seen(state: Mapping[str, Any], status: str) -> str:
+    details = [f"exit status {state['ExitCode']}"] if state.get("ExitCode") else []
+    if state.get("OOMKilled"):
+        details.append("killed for memory")
+    if state.get("Error"):
+        details.append(str(state["Error"])[:200])
+    return f"{status} ({', '.join(details)})" if details else status
+
+
+def health(case: Case, link: Link) -> Link:
+    health = dig(case.evidence.container, "State", "Health", "Status")
+    if not case.evidence.health_wanted or health in (None, "none", "healthy", ""):
+        return link
+    expected, name = link.expected + " and healthy", case.evidence.container_name
+    if health == "starting":
+        seen = f"still starting after {case.evidence.health_waited_s:.0f} s"
+        return failed("engine", expected, seen, "DG207", container=name)
+    return failed("engine", expected, f"running, {health}", "DG206", container=name)
+
+
+def unneeded(name: str) -> Callable[[Case], Link]:
+    """Return the judge of a link that a service on the CPU does not need."""
+
+    def link(case: Case) -> Link:
+        planned = "planned without a GPU" if case.expected.mode == "cpu" else "planned for the CPU by consent"
+        return skipped(name, "nothing", f"not needed: {planned}")
+
+    return link
+
+
+def pci_cpu(case: Case) -> Link:
+    planned = (
+        "not needed: planned without a GPU"
+        if case.expected.mode == "cpu"
+        else "not used: planned for the CPU by consent"
+    )
+    seen = f"{plural(len(case.gpus), 'NVIDIA GPU')}, " if case.gpus else "no NVIDIA GPU, "
+    return skipped("pci", "nothing", seen + planned)

@@ -1,0 +1,121 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The compose project of the image service: one pure function from settings to the text of compose.yaml.
+
+The same input gives the same bytes, so that the text itself is the wanted state that is compared with the file on the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _toolkit
+
+CONFIG_LABEL = "org.difyops.config"
+RESTART_POLICY = "unless-stopped"
+CONTAINER_PORT = 8000
+MODELS_MOUNT = "/models"
+# The image's user may write here only: downloaded models and compiled kernels. A named volume, so that they outlive the container.
+DATA_MOUNT = "/data"
+DATA_VOLUME = "data"
+FILE_MODE = "0644"
+
+_HEADER = "# Managed by difyops.gpu: changes made here are seen as drift and undone by the next run.\n"
+
+# urllib would follow a proxy of the container's environment, even to itself.
+_HEALTH_PROBE = (
+    f"import urllib.request as r; r.build_opener(r.ProxyHandler({{}})).open('http://127.0.0.1:{CONTAINER_PORT}/health', timeout=4)"
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What an operator decides about the service."""
+
+    home: str = "/opt/dify-gpu"
+    project: str = "dify-gpu"
+    name: str = "dify-gpu"
+    bind_address: str = "127.0.0.1"
+    port: int = 8000
+    models_dir: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def compose_file(self) -> str:
+        """Path of the project file on the host."""
+        return f"{self.home}/compose.yaml"
+
+    @property
+    def key_file(self) -> str:
+        """Path of the file with the API key on the host. It is never rendered here."""
+        return f"{self.home}/secrets/api_key.env"
+
+
+def render(service: Service, reference: str, labels: Mapping[str, str], gpu: bool) -> tuple[str, str]:
+    """Return the text of compose.yaml and the value of its config label.
+
+    The label is a digest of all the rest: a container that does not carry it was made from another text, even where the file on the host
+    is right already (a run that was interrupted between writing the file and starting the service).
+    """
+    definition = _definition(service, reference, dict(labels), gpu)
+    document: dict[str, Any] = {"name": service.project, "services": {service.name: definition}, "volumes": {DATA_VOLUME: {}}}
+    config = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
+    definition["labels"][CONFIG_LABEL] = config
+    return _HEADER + yaml.safe_dump(_escape(document), sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True), config
+
+
+def _definition(service: Service, reference: str, labels: dict[str, str], gpu: bool) -> dict[str, Any]:
+    address = f"[{service.bind_address}]" if ":" in service.bind_address else service.bind_address
+    definition: dict[str, Any] = {
+        "image": reference,
+        # The image is brought by its own role before; a service that fetches another one on its own is not pinned.
+        "pull_policy": "never",
+        "restart": RESTART_POLICY,
+        "env_file": [service.key_file],
+        # The server refuses to call itself healthy when it was told that it has a GPU and finds none.
+        "environment": dict(sorted({"EXPECT_GPU": "1" if gpu else "0", **service.environment}.items())),
+        "ports": [f"{address}:{service.port}:{CONTAINER_PORT}"],
+        "volumes": _volumes(service),
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", _HEALTH_PROBE],
+            "interval": "10s",
+            "timeout": "5s",
+            "retries": 4,
+            # Loading a model from a slow disk takes minutes; within this time a failed probe does not count.
+            "start_period": "300s",
+        },
+        "security_opt": ["no-new-privileges:true"],
+        "cap_drop": ["ALL"],
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}},
+        "labels": dict(sorted(labels.items())),
+    }
+    if gpu:
+        request = {"driver": "cdi", "device_ids": [f"{_toolkit.CDI_KIND}=all"], "capabilities": ["gpu"]}
+        definition["deploy"] = {"resources": {"reservations": {"devices": [request]}}}
+    return definition
+
+
+def _volumes(service: Service) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [{"type": "volume", "source": DATA_VOLUME, "target": DATA_MOUNT}]
+    if service.models_dir:
+        # A directory that is not there is a mistake to report, not one to make.
+        bind = {"create_host_path": False}
+        volumes.append({"type": "bind", "source": service.models_dir, "target": MODELS_MOUNT, "read_only": True, "bind": bind})
+    return volumes
+
+
+def _escape(value: Any) -> Any:
+    """Double every dollar sign in texts, since compose would put a variable of its own environment in its place."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, dict):
+        return {key: _escape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape(item) for item in value]
+    return value

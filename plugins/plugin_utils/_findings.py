@@ -1,0 +1,29 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the decide phase finds on a host: blocks and warnings, in the form of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _plan_codes
+
+
+@dataclass(frozen=True)
+class Block:
+    """Why nothing is done on a host, and which part of the plan it belongs to."""
+
+    part: str
+    code: str
+    message: str
+    remedy: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the form that the plan has."""
+        return {"code": self.code, "message": self.message, "remedy": self.remedy or _plan_codes.CODES[self.code].remedy}
+
+
+def warning(code: str, message: str) -> dict[str, str]:
+    """Return a warning in the form that the plan has."""
+    return {"code": code, "message": f"{message}; {_plan_codes.CODES[code].remedy}"}

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the options of gpu_plan to what the planner takes: every check of what an operator can write, one sentence each."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Service
+from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
+
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+
+
+def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.date) -> Wishes:
+    """Return the operator's decisions. `context` is the build context used when the options name none. Raises WishError."""
+    base = options["image_base"]
+    if re.fullmatch(r"\S+", base) is None:
+        raise WishError(f"image_base must be an image reference such as python:3.12-slim-bookworm; found {base!r}.")
+    return Wishes(
+        host=host,
+        variant=options["variant"] or None,
+        force=options["force"],
+        prefer=options["prefer"],
+        cpu_fallback=options["cpu_fallback"],
+        forward_compat=options["forward_compatibility"],
+        image_base=base,
+        image_version=options["image_version"],
+        service=service(options),
+        context_digest=lambda: _recipe.context_digest(options["image_context"] or context),
+        today=today,
+    )
+
+
+def service(options: Mapping[str, Any]) -> Service:
+    """Return the checked settings of the service. Raises WishError."""
+    if not 1 <= options["port"] <= 65535:
+        raise WishError(f"port must be between 1 and 65535; found {options['port']}.")
+    models_dir = options["models_dir"] or None
+    return Service(
+        home=_directory("home", options["home"]),
+        project=_matching("project", options["project"], _PROJECT, "lower case letters, digits, dashes and underscores"),
+        name=_matching("service_name", options["service_name"], _SERVICE, "lower case letters, digits and dashes, since it is a host name"),
+        bind_address=_address(options["bind_address"]),
+        port=options["port"],
+        models_dir=_directory("models_dir", models_dir) if models_dir else None,
+        environment=_environment(options, models_dir),
+    )
+
+
+def _directory(option: str, path: str) -> str:
+    normal = posixpath.normpath(path)
+    if not re.fullmatch(r"/[^\x00-\x1f:]+", normal) or normal.startswith("//") or normal != (path.rstrip("/") or "/"):
+        raise WishError(f"{option} must be an absolute directory on the host, without '..' and without a colon; found {path!r}.")
+    return normal
+
+
+def _matching(option: str, value: str, pattern: re.Pattern[str], expected: str) -> str:
+    if pattern.fullmatch(value) is None:
+        raise WishError(f"{option} must be of {expected}; found {value!r}.")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise WishError(f"bind_address must be an IP address of the host, such as 127.0.0.1; found {value!r}.") from None
+
+
+def _environment(options: Mapping[str, Any], models_dir: str | None) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    if options["embedding_model"]:
+        environment["EMBEDDING_MODEL"] = options["embedding_model"]
+    if options["rerank_model"]:
+        environment["RERANK_MODEL"] = options["rerank_model"]
+    if models_dir:
+        environment.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    for name, value in options["environment"].items():
+        environment[_variable(name)] = _value(name, value)
+    broken = next((name for name, value in environment.items() if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value)), None)
+    if broken:
+        raise WishError(f"The environment variable {broken} holds a control character, which compose cannot carry.")
+    return environment
+
+
+def _variable(name: object) -> str:
+    if not isinstance(name, str) or _VARIABLE.fullmatch(name) is None:
+        raise WishError(f"environment has {name!r}, which is no name of an environment variable (letters, digits and underscores).")
+    if _SECRET.search(name):
+        raise WishError(
+            f"environment has {name}, which looks like a secret: it would be readable in compose.yaml; secrets are for files of mode 0600."
+        )
+    return name
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise WishError(f"environment: the value of {name} must be text, a number or a boolean.")

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The codes of the decide phase, DG700 to DG799.
+
+DG70x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
+Every code has an entry in docs/diagnosis.md. A code never changes its meaning and is never used again for another.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """A title for lists, and what to do when nothing more precise is known."""
+
+    title: str
+    remedy: str
+
+
+NO_VARIANT_FITS = "DG701"
+NAMED_VARIANT_DOES_NOT_FIT = "DG702"
+DRIVER_TOO_OLD = "DG703"
+NO_CODE_FOR_GPU = "DG704"
+BELOW_MIN_DRIVER = "DG705"
+FORWARD_COMPAT_ONLY = "DG706"
+UNKNOWN_COMPUTE_CAPABILITY = "DG707"
+NOT_PREFERRED = "DG708"
+NEEDS_A_GPU = "DG709"
+
+NO_GPU = "DG710"
+DRIVER_NOT_LOADED = "DG711"
+DRIVER_MISMATCH = "DG712"
+DRIVER_SILENT = "DG713"
+NO_USABLE_GPU = "DG714"
+NOT_OBSERVED = "DG715"
+NO_CPU_VARIANT = "DG716"
+
+NO_ENGINE = "DG720"
+ENGINE_NOT_RUNNING = "DG721"
+NO_COMPOSE = "DG722"
+COMPOSE_TOO_OLD = "DG723"
+CDI_OFF = "DG724"
+NO_CDI_SPEC = "DG725"
+OTHER_ENGINE = "DG726"
+DIFY_NOT_READABLE = "DG730"
+
+BRANCH_ENDED = "DG750"
+TOOLKIT_UNSAFE = "DG751"
+TOOLKIT_MIXED = "DG752"
+LEFT_ALONE = "DG753"
+GPU_LEFT_OUT = "DG754"
+FORCED = "DG755"
+DEGRADED = "DG756"
+NEXT_KERNEL_WITHOUT_MODULE = "DG757"
+REBOOT_CHANGES_DRIVER = "DG758"
+CDI_SPEC_STALE = "DG759"
+FORWARD_COMPAT_USED = "DG760"
+DIFY_NOT_OBSERVED = "DG761"
+
+CODES: dict[str, Code] = {
+    NO_VARIANT_FITS: Code(
+        "No image variant fits this host",
+        "upgrade the driver, or add a variant that fits to the catalog; the plan lists why each one was rejected",
+    ),
+    NAMED_VARIANT_DOES_NOT_FIT: Code(
+        "The variant asked for does not fit this host", "leave the variant out to let the plan choose, or upgrade the driver"
+    ),
+    DRIVER_TOO_OLD: Code("The driver is too old for the CUDA of the image", "upgrade the driver, or use a variant with an older CUDA"),
+    NO_CODE_FOR_GPU: Code("The image has no code for the GPU", "use a variant that was compiled for this compute capability"),
+    BELOW_MIN_DRIVER: Code(
+        "The driver is below the minimum that the catalog sets", "upgrade the driver, or correct min_driver in the catalog"
+    ),
+    FORWARD_COMPAT_ONLY: Code(
+        "The image would need CUDA forward compatibility",
+        "upgrade the driver; or, for a data center GPU and an image with the cuda-compat package, allow forward compatibility",
+    ),
+    UNKNOWN_COMPUTE_CAPABILITY: Code(
+        "The GPU's compute capability is not known", "install pynvml (nvidia-ml-py) on the host so that the driver can be asked"
+    ),
+    NOT_PREFERRED: Code("The variant would fit, another is preferred", "name the variant to get it"),
+    NEEDS_A_GPU: Code("A CUDA variant, and no GPU to run it on", "leave the variant out, or name cpu"),
+    NO_GPU: Code("The host has no NVIDIA GPU", "check the inventory, or set cpu_fallback to when_no_gpu"),
+    DRIVER_NOT_LOADED: Code("The NVIDIA driver is not loaded", "install the driver first, reboot if it was just installed, then run again"),
+    DRIVER_MISMATCH: Code(
+        "Loaded driver and driver library have different versions", "reboot the host so that both are of the installed version"
+    ),
+    DRIVER_SILENT: Code(
+        "The driver is loaded and does not answer", "run nvidia-smi on the host; reinstall the driver or reboot as it says"
+    ),
+    NO_USABLE_GPU: Code("No GPU of the host can be used", "look at the health and the bound kernel driver of each GPU"),
+    NOT_OBSERVED: Code("The host was not observed", "run difyops.gpu.nvidia_facts on the host before difyops.gpu.gpu_plan"),
+    NO_CPU_VARIANT: Code("The catalog has no CPU variant", "put the default variant cpu back into the catalog"),
+    NO_ENGINE: Code("No container engine", "install Docker Engine 25 or newer with the compose plugin"),
+    ENGINE_NOT_RUNNING: Code("The container engine does not answer", "start it (systemctl start docker) and look at its journal"),
+    NO_COMPOSE: Code("Docker Compose is missing", "install the Docker Compose plugin, version 2.20 or newer"),
+    COMPOSE_TOO_OLD: Code("Docker Compose is too old", "upgrade the Docker Compose plugin to version 2.20 or newer"),
+    CDI_OFF: Code(
+        "The engine does not use CDI",
+        'set {"features": {"cdi": true}} in /etc/docker/daemon.json and restart Docker (Docker 25 or newer; on by default from 28.2)',
+    ),
+    NO_CDI_SPEC: Code(
+        "No CDI specification for the GPUs",
+        "install the NVIDIA Container Toolkit and run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+    ),
+    OTHER_ENGINE: Code("The container engine is not Docker", "install Docker Engine 25 or newer; other engines are not deployed to yet"),
+    DIFY_NOT_READABLE: Code("The state of the service could not be read", "look at the engine on the host, then run again"),
+    BRANCH_ENDED: Code("The driver branch is past its end of life", "plan an upgrade to a supported branch, 580 for the longest support"),
+    TOOLKIT_UNSAFE: Code("The container toolkit has a known container escape", "upgrade its four packages to 1.19.1 or newer"),
+    TOOLKIT_MIXED: Code("The container toolkit's packages have different versions", "install all four packages in the same version"),
+    LEFT_ALONE: Code("A GPU is passed through to a virtual machine", "nothing: GPUs bound to vfio-pci are never touched"),
+    GPU_LEFT_OUT: Code("A GPU cannot be used", "look at its health and its bound kernel driver"),
+    FORCED: Code("The variant is forced against the rules", "take force away unless the failure is what you want to see"),
+    DEGRADED: Code("A host with a GPU serves on the CPU", "repair what the warning names; the next run goes back to the GPU"),
+    NEXT_KERNEL_WITHOUT_MODULE: Code(
+        "The kernel that boots next has no NVIDIA module", "build or install the module for that kernel before the next reboot"
+    ),
+    REBOOT_CHANGES_DRIVER: Code(
+        "Another driver is loaded than is installed", "reboot, then run again: the image is chosen for the loaded driver"
+    ),
+    CDI_SPEC_STALE: Code("The CDI specification is out of date", "run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"),
+    FORWARD_COMPAT_USED: Code("The image runs by CUDA forward compatibility", "upgrade the driver when you can"),
+    DIFY_NOT_OBSERVED: Code("What is deployed was not observed", "run difyops.gpu.dify_facts on the host before difyops.gpu.gpu_plan"),
+}

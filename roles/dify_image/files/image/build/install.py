@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Install PyTorch and the server's requirements into a virtual environment, during the build of the image.
+
+Only exact versions are installed, and torch only as the build that the variant names (``+cpu``, ``+cu126``), so that
+neither a newer one nor another CUDA can slip in; what was installed is checked at the end.
+
+A wheelhouse that has everything is used alone, without asking an index. Addresses of indexes go to pip by its
+environment, since they may hold credentials and a command line is seen by every user of the host.
+
+Standard library only; run by the Python of the virtual environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+# Of torch's own needs, the ones that are not CUDA libraries: the wheel indexes of PyTorch carry old copies of them.
+TORCH_NEEDS = ("filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "typing-extensions")
+
+PROBE = """
+import json, torch
+flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)() or ""
+print(json.dumps([torch.__version__, torch.version.cuda, flags.split()]))
+"""
+
+
+class BuildError(Exception):
+    """One sentence on why the image cannot be built."""
+
+
+def torch_requirement(version: str, cuda: str) -> str:
+    """The exact build of torch, with its local version.
+
+    Args:
+        version: ``2.14.1``, or with the local version already in it.
+        cuda: ``12.6``; empty for the CPU build.
+
+    Raises:
+        BuildError: the version is not one, or its local part contradicts the CUDA version.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)+(\+[a-z0-9]+)?", version):
+        raise BuildError(f"TORCH_VERSION is '{version}': expected a version such as 2.14.1.")
+    if cuda and not re.fullmatch(r"\d+\.\d+", cuda):
+        raise BuildError(f"CUDA_VERSION is '{cuda}': expected a version such as 12.6, or nothing for the CPU build.")
+    local = "cu" + cuda.replace(".", "") if cuda else "cpu"
+    public, _, given = version.partition("+")
+    if given and given != local:
+        raise BuildError(f"TORCH_VERSION {version} and CUDA_VERSION '{cuda}' contradict each other: expected {public}+{local}.")
+    return f"torch=={public}+{local}"
+
+
+def sympy_requirement(torch: str) -> str:
+    """torch up to 2.6 insists on one sympy, later ones need a newer one."""
+    major, minor = re.findall(r"\d+", torch)[:2]
+    return "sympy==1.13.1" if (int(major), int(minor)) < (2, 7) else "sympy==1.14.0"
+
+
+def pip(arguments: list[str], environment: dict[str, str]) -> int:
+    """Run pip of this environment. A pip.conf of the base image counts: a site may have its mirrors there."""
+    command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar", "off"]
+    return subprocess.run(command + arguments, env={**os.environ, **environment}, check=False).returncode  # noqa: S603
+
+
+def install(what: list[str], constraints: list[Path], wheelhouse: Path, index: str, ca_bundle: Path) -> None:
+    """Install from the wheelhouse when it has everything, else from the index with the wheelhouse beside it.
+
+    Args:
+        what: requirements, as pip's arguments.
+        constraints: files with exact versions.
+        wheelhouse: directory of wheels; may be empty.
+        index: address of a package index; empty for pip's own default.
+        ca_bundle: certificates to trust instead of pip's own, when the file is there.
+
+    Raises:
+        BuildError: pip failed; its own words are above in the log.
+    """
+    arguments = [part for path in constraints for part in ("--constraint", str(path))] + what
+    wheels = any(wheelhouse.glob("*.whl"))
+    found = ["--find-links", str(wheelhouse)] if wheels else []
+    if wheels:
+        print("Trying the wheelhouse alone.", flush=True)
+        if pip([*found, "--no-index", *arguments], {}) == 0:
+            return
+        print("The wheelhouse does not have everything; asking the index too.", flush=True)
+    environment = {"PIP_RETRIES": "2", "PIP_DEFAULT_TIMEOUT": "30"}
+    if index:
+        environment["PIP_INDEX_URL"] = index
+    if ca_bundle.is_file():
+        environment["PIP_CERT"] = str(ca_bundle)
+    if pip([*found, *arguments], environment) != 0:
+        beside = " and the wheelhouse" if wheels else ""
+        raise BuildError(f"pip could not install {' '.join(what)} from the index{beside}; see its message above.")
+
+
+def check(torch: str, cuda: str, sm: list[str]) -> None:
+    """Compare the installed torch with what the variant promises.
+
+    Raises:
+        BuildError: it is another version, another CUDA, or lacks code for a promised compute capability.
+    """
+    import json
+
+    answer = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BuildError(f"{torch} was installed but cannot be imported: {last}")
+    version, built_for, flags = json.loads(answer.stdout.strip().splitlines()[-1])
+    if version != torch.partition("==")[2] or (built_for or "") != cuda:
+        raise BuildError(f"Expected {torch} for CUDA '{cuda}', found torch {version} for CUDA '{built_for or ''}'.")
+    compiled = {re.sub(r"[af]$", "", flag.partition("_")[2]) for flag in flags if flag.startswith("sm_")}
+    missing = [capability for capability in sm if capability.replace(".", "") not in compiled]
+    if compiled and missing:
+        raise BuildError(
+            f"{torch} has no code for compute capability {', '.join(missing)} that the variant promises (has {' '.join(flags)})."
+        )
+    print(f"torch {version}, CUDA {built_for}, compiled for {' '.join(flags) or 'the CPU'}", flush=True)
+
+
+def secret(path: Path) -> str:
+    """The content of a build secret; empty when the build was started without it."""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def main() -> int:
+    """Install everything; 1 and a sentence on standard error when that fails."""
+    parser = argparse.ArgumentParser(description="Install torch and the requirements of the server.")
+    parser.add_argument("--torch", required=True)
+    parser.add_argument("--cuda", default="")
+    parser.add_argument("--sm", default="")
+    parser.add_argument("--wheel-index", default="")
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--wheelhouse", type=Path, required=True)
+    parser.add_argument("--secrets", type=Path, default=Path("/run/secrets"))
+    arguments = parser.parse_args()
+    ca_bundle = arguments.secrets / "ca_bundle"
+    index = secret(arguments.secrets / "pip_index_url")
+    try:
+        torch = torch_requirement(arguments.torch, arguments.cuda)
+        constraints = [arguments.recipe / "constraints.txt", arguments.recipe / "constraints-torch.txt"]
+        constraints[1].write_text(f"{torch}\n{sympy_requirement(torch)}\n", encoding="utf-8")
+        install(list(TORCH_NEEDS), constraints, arguments.wheelhouse, index, ca_bundle)
+        # The wheel index and nothing else: a plain index has another build of torch under the same version.
+        install([torch], constraints, arguments.wheelhouse, arguments.wheel_index or index, ca_bundle)
+        install(["--requirement", str(arguments.recipe / "requirements.txt")], constraints, arguments.wheelhouse, index, ca_bundle)
+        check(torch, arguments.cuda, re.findall(r"\d+\.\d+", arguments.sm))
+    except (BuildError, OSError) as error:
+        print(f"dify-gpu build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

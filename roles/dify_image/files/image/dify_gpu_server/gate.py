@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every request passes first: the API key, the size of its body, and the count of its answer."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import ServiceError
+from .metrics import Metrics
+
+# Health checks and scrapers have no key, and learn nothing from these pages that needs one.
+PUBLIC = ("/health", "/metrics")
+ENDPOINTS = {
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/rerank": "rerank",
+    "/v1/models": "models",
+}
+
+
+class BodyTooLarge(Exception):
+    """The body went over the limit while it was read."""
+
+
+class Gate:
+    """ASGI middleware. It stands before the parsing, so that a caller without the key costs nothing."""
+
+    def __init__(self, app: ASGIApp, api_key: str, max_body_mib: int, metrics: Metrics) -> None:
+        self._app = app
+        self._key = api_key.encode()
+        self._max_body = max_body_mib * 1024 * 1024
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PUBLIC:
+            await self._app(scope, receive, send)
+            return
+        endpoint = ENDPOINTS.get(scope["path"], "other")
+        began = time.monotonic()
+        status = 500
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+            await send(message)
+
+        try:
+            await self._checked(scope, receive, observed)
+        except BodyTooLarge:
+            if not started:
+                await _answer(self._too_large(), observed)
+        finally:
+            self._metrics.requests.labels(endpoint, str(status)).inc()
+            self._metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        if not self._key_fits(headers.get(b"authorization", b"")):
+            error = ServiceError(
+                401,
+                "A valid API key is needed: send it as 'Authorization: Bearer <key>'.",
+                "invalid_api_key",
+                {"WWW-Authenticate": "Bearer"},
+            )
+            await _answer(error, send)
+            return
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_body:
+            await _answer(self._too_large(), send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_body:
+                raise BodyTooLarge
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _key_fits(self, header: bytes) -> bool:
+        scheme, _, key = header.partition(b" ")
+        # compare_digest takes as long for a key that is nearly right as for one that is all wrong.
+        return hmac.compare_digest(key.strip(), self._key) and scheme.lower() == b"bearer"
+
+    def _too_large(self) -> ServiceError:
+        limit = self._max_body // 1024 // 1024
+        return ServiceError(413, f"The request is larger than {limit} MiB (MAX_BODY_MIB): send fewer inputs.", "request_too_large")
+
+
+async def _answer(error: ServiceError, send: Send) -> None:
+    body = json.dumps(error.body()).encode()
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    start: dict[str, Any] = {"type": "http.response.start", "status": error.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

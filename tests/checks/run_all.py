@@ -1,0 +1,202 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the checks of the project, cheapest first, and end with one summary line.
+
+A stage is a list of steps, a step is one program. All steps of a stage run; after a stage with a failure no other stage starts,
+unless --keep-going is given. What a step prints is shown when it fails, or at once for the steps that take minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import tree
+
+PYTHON = sys.executable
+LOGS = tree.CACHE / "logs"
+
+
+@dataclasses.dataclass
+class Count:
+    """How many tests passed, failed and were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        parts = [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{self.passed} passed"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        return ", ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One program: *report* is a file in which it leaves its count; without one it counts as a single test."""
+
+    name: str
+    command: list[str]
+    cwd: Path = tree.REPOSITORY
+    report: Path | None = None
+    live: bool = False
+
+
+def _count(step: Step, status: int) -> Count:
+    count = Count(1, 0) if status == 0 else Count(0, 1)
+    if step.report and step.report.is_file():
+        count = _junit(step.report) if step.report.suffix == ".xml" else Count(**json.loads(step.report.read_text()))
+        if status and not count.failed:
+            count += Count(0, 1)  # the tests passed, the program around them did not
+    return count
+
+
+def _junit(path: Path) -> Count:
+    total = Count()
+    for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314  written by our own pytest a moment ago
+        tests, failed, skipped = (int(suite.get(key, "0")) for key in ("tests", "failures", "skipped"))
+        failed += int(suite.get("errors", "0"))
+        total += Count(tests - failed - skipped, failed, skipped)
+    return total
+
+
+def _environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_", "MAKE"))}
+    return {
+        **kept,
+        "PATH": f"{tree.VENV_BIN}{os.pathsep}{kept.get('PATH', '')}",
+        "PYTHONPATH": str(tree.COLLECTIONS),
+        "MYPYPATH": str(tree.COLLECTIONS),
+        # The copy of the working tree first; the installed archive has the same content, beside what it depends on.
+        "ANSIBLE_COLLECTIONS_PATH": f"{tree.COLLECTIONS}{os.pathsep}{tree.INSTALLED}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+    }
+
+
+def run_step(stage: str, step: Step) -> Count:
+    """Run one step, print its line, and return its count. A program that cannot be started is a failed test."""
+    if step.report:
+        step.report.unlink(missing_ok=True)
+    log = LOGS / f"{stage}-{step.name.replace(' ', '-')}.log"
+    if step.live:
+        print(f"  {step.name} ...", flush=True)
+    started = time.monotonic()
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(step.command, cwd=step.cwd, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except OSError as error:
+            print(f"  {step.name}: FAILED: {error.strerror}: {step.command[0]}", flush=True)
+            return Count(0, 1)
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                output.write(line)
+                if step.live:
+                    sys.stdout.buffer.write(b"    " + line)
+                    sys.stdout.buffer.flush()
+    count = _count(step, process.returncode)
+    if count.failed and not step.live:
+        print(log.read_text(errors="replace"), flush=True)
+    verdict = "FAILED" if count.failed else "ok"
+    print(f"  {step.name}: {verdict} ({count}, {time.monotonic() - started:.1f}s)", flush=True)
+    return count
+
+
+def _consistency(*checks: str) -> list[Step]:
+    return [Step(check, [PYTHON, "tests/checks/consistency.py", check]) for check in checks]
+
+
+def unit() -> list[Step]:
+    """The tests that need nothing but Python, and what reads Python."""
+    copy, report = tree.mirror(), LOGS / "unit.xml"
+    mypy = ["mypy", "--config-file", str(copy / "pyproject.toml")]
+    return [
+        Step("pytest", [PYTHON, "-m", "pytest", f"--junitxml={report}", "tests/unit", "tests/simhost/tests"], copy, report),
+        Step("ruff", ["ruff", "check", "--no-cache", "."]),
+        Step("mypy plugins", [*mypy, "ansible_collections/difyops/gpu/plugins"], tree.COLLECTIONS),
+        Step("mypy checks", [*mypy, "."], tree.REPOSITORY / "tests/checks"),
+    ]
+
+
+def lint() -> list[Step]:
+    """The form of YAML, roles and playbooks, and what must agree with each other."""
+    copy = tree.mirror()
+    return [
+        Step("yamllint", ["yamllint", "--strict", "."]),
+        *_consistency("roles", "metadata", "names"),
+        Step("changelog", ["antsibull-changelog", "lint"], copy),
+        Step("ansible-lint", ["ansible-lint", "--offline", "--strict", "-q"], copy),
+    ]
+
+
+def docs() -> list[Step]:
+    """The documentation of plugins and roles with every reference in it, and the guides."""
+    references = ["--validate-collection-refs", "all", "--disallow-unknown-collection-refs"]
+    command = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", *references, "."]
+    return [*_consistency("links", "codes"), Step("antsibull-docs", command, tree.mirror())]
+
+
+def sanity() -> list[Step]:
+    """ansible-test sanity of every supported ansible-core, with empty ignore files."""
+    report = LOGS / "sanity.json"
+    return [Step("ansible-test", [PYTHON, "tests/checks/sanity.py", "--count-file", str(report)], report=report, live=True)]
+
+
+def service() -> list[Step]:
+    """The server of the Dify CUDA image, with real PyTorch on the CPU."""
+    return [Step("image service", [str(tree.REPOSITORY / "tests/integration/image_service/run")], live=True)]
+
+
+def molecule() -> list[Step]:
+    """The whole job on simulated hosts."""
+    return [Step("molecule", ["molecule", "test", "-s", "default"], live=True)]
+
+
+STAGES: dict[str, Callable[[], list[Step]]] = {stage.__name__: stage for stage in (unit, lint, docs, sanity, service, molecule)}
+
+
+def main() -> int:
+    """Run the stages, print what each took, and the summary line last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("stages", nargs="*", help=f"which of {', '.join(STAGES)}; all when none is named")
+    parser.add_argument("--keep-going", action="store_true", help="start the next stage also after a failure")
+    options = parser.parse_args()
+    unknown = [name for name in options.stages if name not in STAGES]
+    if unknown:
+        parser.error(f"unknown stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    wanted = [name for name in STAGES if name in options.stages] or list(STAGES)
+    started, total, lines = time.monotonic(), Count(), []
+    for name in wanted:
+        if total.failed and not options.keep_going:
+            lines.append(f"{name:10} not run")
+            continue
+        print(f"[{name}] {STAGES[name].__doc__}", flush=True)
+        begun, count = time.monotonic(), Count()
+        for step in STAGES[name]():
+            count += run_step(name, step)
+        lines.append(f"{name:10} {'FAILED' if count.failed else 'passed'}  {count} in {time.monotonic() - begun:.1f}s")
+        total += count
+    not_run = sum(line.endswith("not run") for line in lines)
+    stages = f"{len(lines) - not_run} stages" + (f", {not_run} not run" if not_run else "")
+    print("\n" + "\n".join(lines))
+    print(f"===== {total} in {time.monotonic() - started:.2f}s ({stages}) =====")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the real playbook against a fleet that is up and deployed: DIFYOPS_INVENTORY names its inventory."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[3]
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one ansible-playbook run left behind."""
+
+    rc: int
+    output: str
+    log: str
+    records: dict[str, dict[str, Any]]
+
+    def recap(self, host: str) -> dict[str, int]:
+        """Return the counters of the recap line of *host*."""
+        line = re.search(rf"^{re.escape(host)}\s+: (.*)$", self.output, re.MULTILINE)
+        assert line, f"no recap line for {host}:\n{self.output}"
+        return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line.group(1))}
+
+    def module_executions(self, host: str) -> int:
+        """Count how often a module was sent to *host* (core logs one line for each)."""
+        return len(re.findall(rf"<{re.escape(host)}> Using module file", self.log))
+
+
+class Site:
+    """A fleet and the means to run Ansible on it."""
+
+    def __init__(self, inventory: Path, scratch: Path) -> None:
+        self.inventory = inventory
+        self.scratch = scratch
+        self.bin = Path(sys.executable).parent
+
+    def _environment(self, **extra: str) -> dict[str, str]:
+        """Return the caller's environment without what a surrounding Ansible or molecule run put there."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+        return {**kept, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **extra}
+
+    def play(self, *args: str, inventory: Path | None = None, **variables: Any) -> Run:
+        """Run the deploy playbook with extra *variables* and return what it left."""
+        count = len(list(self.scratch.glob("*.log")))
+        log, report = self.scratch / f"{count}.log", self.scratch / f"{count}.jsonl"
+        done = subprocess.run(
+            [self.bin / "ansible-playbook", "-i", str(inventory or self.inventory), str(REPO / "playbooks/deploy-dify.yml"),
+             "-e", json.dumps({"dify_report_path": str(report), **variables}), *args],
+            cwd=REPO, check=False, capture_output=True, text=True, timeout=1200,
+            env=self._environment(ANSIBLE_LOG_PATH=str(log), ANSIBLE_LOG_VERBOSITY="5"),
+        )
+        output = ANSI.sub("", done.stdout + done.stderr)
+        records = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
+        return Run(done.returncode, output, log.read_text() if log.exists() else "", {record["host"]: record for record in records})
+
+    def command(self, host: str, *argv: str) -> str:
+        """Run one command on *host* as root and return its standard output; a failing command fails the test."""
+        variables = self._hostvars(host)
+        done = subprocess.run(
+            ["ssh", "-i", variables["ansible_ssh_private_key_file"], "-p", str(variables["ansible_port"]), "-o", "BatchMode=yes",
+             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+             f"{variables['ansible_user']}@{variables['ansible_host']}", " ".join(argv)],
+            check=False, capture_output=True, text=True, timeout=300,
+        )
+        assert done.returncode == 0, f"{argv} on {host}: {done.stderr}"
+        return done.stdout
+
+    def _hostvars(self, host: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [self.bin / "ansible", "-i", str(self.inventory), host, "-m", "ansible.builtin.debug", "-a",
+             "msg={{ hostvars[inventory_hostname] | to_json }}"],
+            cwd=REPO, check=True, capture_output=True, text=True, env=self._environment(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.oneline"),
+        )
+        msg = json.loads(done.stdout.split("=>", 1)[1])["msg"]
+        return msg if isinstance(msg, dict) else json.loads(msg)
+
+    def inventory_with(self, hosts: dict[str, dict[str, Any]]) -> Path:
+        """Return a second inventory source that adds variables to *hosts* (or adds the hosts)."""
+        path = self.scratch / f"hosts-{len(list(self.scratch.glob('hosts-*')))}.json"
+        path.write_text(json.dumps({"dify_gpu": {"hosts": hosts}}))
+        return path
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Return the deployed fleet."""
+    inventory = os.environ.get("DIFYOPS_INVENTORY")
+    if not inventory:
+        pytest.fail("DIFYOPS_INVENTORY must name the inventory of a fleet that is up (molecule/default does that)")
+    return Site(Path(inventory).resolve(), tmp_path_factory.mktemp("runs"))

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet file: which hosts, with which profile, ports, images and mounts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simhostlib._common import HERE, SimhostError
+
+DEFAULT_FLEET = HERE / "fleets" / "demo.json"
+INNER_PORTS = {"ssh": 22, "api": 8000}
+IMAGES = ("python", "cuda")
+ASSETS = ("wheels", "models")
+HOST_KEYS = {"profile", "publish", "images", "mounts", "pynvml", "without"}
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    container: str
+    profile: Path | None
+    publish: dict[str, int]
+    images: list[str] = field(default_factory=list)
+    mounts: dict[str, str] = field(default_factory=dict)
+    pynvml: bool = False
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def volume(self) -> str:
+        return f"{self.container}-docker"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    prefix: str
+    hosts: dict[str, Host]
+
+    def select(self, names: list[str]) -> list[Host]:
+        """The named hosts, or all."""
+        for name in names:
+            if name not in self.hosts:
+                raise SimhostError(f"there is no host {name!r} in this fleet; it has: {', '.join(self.hosts)}.")
+        return [self.hosts[name] for name in names] if names else list(self.hosts.values())
+
+
+def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
+    unknown = set(raw) - HOST_KEYS
+    if unknown:
+        raise SimhostError(f"{path}: host {name} has the unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(HOST_KEYS))}.")
+    publish = raw.get("publish", {})
+    if "ssh" not in publish or set(publish) - set(INNER_PORTS) or not all(isinstance(port, int) for port in publish.values()):
+        raise SimhostError(f"{path}: `publish` of host {name} must map ssh (and may map api) to a port number.")
+    for key, known in (("images", IMAGES), ("mounts", ASSETS)):
+        for wanted in raw.get(key, ()):
+            if wanted not in known:
+                raise SimhostError(f"{path}: {key} of host {name} names {wanted!r}; known are {', '.join(known)}.")
+    profile = None
+    if raw.get("profile"):
+        profile = HERE / "profiles" / f"{raw['profile']}.profile"
+        if not profile.is_file():
+            profile = path.parent / raw["profile"]
+        if not profile.is_file():
+            raise SimhostError(f"{path}: host {name} wants the profile {raw['profile']!r}, and {HERE / 'profiles'} has no such file.")
+    return Host(
+        name=name,
+        container=f"{prefix}-{name}",
+        profile=profile,
+        publish=dict(publish),
+        images=list(raw.get("images", [])),
+        mounts=dict(raw.get("mounts", {})),
+        pynvml=bool(raw.get("pynvml", False)),
+        without=list(raw.get("without", [])),
+    )
+
+
+def load(path: Path) -> Fleet:
+    """Reads and checks a fleet file."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SimhostError(f"the fleet file {path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise SimhostError(f"the fleet file {path} is not JSON: {error}.") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("prefix"), str) or not isinstance(raw.get("hosts"), dict):
+        raise SimhostError(f"the fleet file {path} needs `prefix` (a string) and `hosts` (an object).")
+    hosts = {name: _host(raw["prefix"], name, host, path) for name, host in raw["hosts"].items()}
+    ports: dict[int, str] = {}
+    for host in hosts.values():
+        for port in host.publish.values():
+            if port in ports:
+                raise SimhostError(f"{path}: port {port} is published by {ports[port]} and by {host.name}.")
+            ports[port] = host.name
+    return Fleet(raw["prefix"], hosts)

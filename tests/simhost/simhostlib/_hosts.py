@@ -1,0 +1,243 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts as containers: create, start, wait until they answer, load images, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from simhostlib import _assets, _images
+from simhostlib._common import SimhostError, cache, digest, ensure_tool, run, say
+from simhostlib._engine import docker
+from simhostlib._fleet import INNER_PORTS, Fleet, Host
+
+READY_SECONDS = 90
+LABEL = "org.difyops.simhost"
+# Where --privileged is refused (root without CAP_SYS_RESOURCE), this is what systemd and an engine inside need.
+FLAGS = [
+    "--restart=always",
+    "--cap-add=ALL",
+    "--cap-drop=SYS_RESOURCE",
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=systempaths=unconfined",
+    "--cgroupns=host",
+    "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+    "--tmpfs=/run",
+    "--tmpfs=/tmp",
+]
+# Misc devices (major 10) that can be opened without side effects, best first. The default device list of Docker has
+# none of them, so a container gets the simulated GPU's nodes only when it is given them.
+BACKING_DEVICES = ("fuse", "autofs", "userfaultfd", "loop-control")
+MISC_MAJOR = 10
+
+
+def backing_device() -> str:
+    """The number (major:minor) of the real device behind the simulated GPU's nodes."""
+    minors = {name: minor for minor, name in (line.split() for line in Path("/proc/misc").read_text(encoding="ascii").splitlines())}
+    if "fuse" not in minors:
+        subprocess.run(["modprobe", "fuse"], capture_output=True, check=False)
+        minors.update((name, minor) for minor, name in (line.split() for line in Path("/proc/misc").read_text(encoding="ascii").splitlines()))
+    for name in BACKING_DEVICES:
+        if name in minors:
+            return f"{MISC_MAJOR}:{minors[name]}"
+    raise SimhostError(f"the kernel has none of the devices {', '.join(BACKING_DEVICES)} (see /proc/misc); load the module fuse.")
+
+
+def key_file() -> Path:
+    """The private SSH key of all simulated hosts; made when missing."""
+    key = cache() / "id_ed25519"
+    if not key.exists():
+        ensure_tool("ssh-keygen")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "difyops-simhost", "-f", str(key)])
+    key.chmod(0o600)
+    return key
+
+
+def _inspect(container: str) -> dict[str, object] | None:
+    found = json.loads(docker("container", "inspect", container, check=False) or "[]")
+    return found[0] if found else None
+
+
+def state(host: Host) -> str:
+    found = _inspect(host.container)
+    return str(found["State"]["Status"]) if found else "absent"  # type: ignore[index]
+
+
+def _files(host: Host) -> bytes:
+    """What a new container gets before its first start: the key, the profile, the device's number."""
+    files = {"root/.ssh/authorized_keys": (key_file().with_suffix(".pub").read_bytes(), 0o600)}
+    if host.profile:
+        files["etc/simgpu/profile"] = (host.profile.read_bytes(), 0o644)
+        files["etc/simgpu/device"] = (backing_device().encode() + b"\n", 0o644)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, mode in (("root/.ssh", 0o700), ("etc/simgpu", 0o755)):
+            if any(path.startswith(name) for path in files):
+                folder = tarfile.TarInfo(name)
+                folder.type, folder.mode = tarfile.DIRTYPE, mode
+                tar.addfile(folder)
+        for name, (content, mode) in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), mode
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, Path]) -> None:
+    arguments = [f"--name={host.container}", f"--hostname={host.name}", f"--network={fleet.prefix}", *FLAGS]
+    arguments += [f"--volume={host.volume}:/var/lib/docker", f"--label={LABEL}={fleet.prefix}", f"--label={LABEL}.digest={mark}"]
+    arguments += [f"--publish=127.0.0.1:{port}:{INNER_PORTS[name]}" for name, port in host.publish.items()]
+    arguments += [f"--volume={folders[kind]}:{target}:ro" for kind, target in host.mounts.items()]
+    if host.profile:
+        arguments.append(f"--device-cgroup-rule=c {backing_device()} rwm")
+    docker("create", *arguments, image)
+    put = subprocess.run(["docker", "cp", "-", f"{host.container}:/"], input=_files(host), capture_output=True)
+    if put.returncode:
+        raise SimhostError(f"files could not be copied into {host.container}: {put.stderr.decode(errors='replace').strip()}")
+
+
+def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, Path]) -> None:
+    """Creates or starts the container; one that was made from other inputs is replaced by a fresh host."""
+    mark = digest([image, repr(host), _files(host)])
+    found = _inspect(host.container)
+    if found and found["Config"]["Labels"].get(f"{LABEL}.digest") != mark:  # type: ignore[index]
+        say(f"{host.name}: its inputs changed, so it is made anew, with nothing of the former one")
+        _remove(host)
+        found = None
+    if not found:
+        say(f"{host.name}: starting ({'profile ' + host.profile.stem if host.profile else 'nothing simulated'})")
+        _create(fleet, host, image, mark, folders)
+        try:
+            docker("start", host.container)
+            _first_boot(host)
+        except BaseException:
+            _remove(host)
+            raise
+        print(f"{host.name}: started", flush=True)
+    elif found["State"]["Status"] != "running":  # type: ignore[index]
+        docker("start", host.container)
+        print(f"{host.name}: started", flush=True)
+
+
+def _first_boot(host: Host) -> None:
+    """What differs between hosts of the same image."""
+    if host.without:
+        docker("exec", host.container, "dpkg", "--remove", *host.without)
+    if host.pynvml:
+        docker("exec", host.container, "cp", "-r", "/usr/lib/simgpu/pynvml/.", "/usr/lib/python3/dist-packages/")
+    # Like a host that has them or not, and nothing in between.
+    docker("exec", host.container, "rm", "-rf", "/usr/lib/simgpu/pynvml")
+    if not host.profile:
+        docker("exec", host.container, "rm", "-rf", "/usr/lib/simgpu", "/etc/systemd/system/simgpu.service")
+        docker("exec", host.container, "rm", "-f", "/etc/systemd/system/multi-user.target.wants/simgpu.service")
+
+
+def ssh_command(host: Host) -> list[str]:
+    options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5"]
+    options = [word for option in options for word in ("-o", option)]
+    return ["ssh", *options, "-i", str(key_file()), "-p", str(host.publish["ssh"]), "root@127.0.0.1"]
+
+
+def wait_ready(host: Host) -> None:
+    """Waits until systemd is up, SSH lets in and the engine inside answers."""
+    check = "systemctl is-system-running --wait; docker version --format '{{.Server.Version}}'"
+    deadline = time.monotonic() + READY_SECONDS
+    seen = "nothing answered on the SSH port"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run([*ssh_command(host), check], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+            lines = done.stdout.split()
+            if done.returncode == 0 and lines[:1] == ["running"]:
+                return
+            seen = " / ".join((done.stdout + done.stderr).split("\n")).strip(" /") or seen
+            if lines[:1] == ["degraded"]:
+                break
+        time.sleep(0.3)
+    failed = docker("exec", host.container, "systemctl", "--failed", "--plain", "--no-legend", check=False, timeout=20)
+    journal = docker("exec", host.container, "journalctl", "--no-pager", "--lines=25", check=False, timeout=20)
+    raise SimhostError(f"{host.name} did not get ready within {READY_SECONDS} s (last answer: {seen}).\n{failed}{journal}")
+
+
+def load_image(host: Host, name: str) -> None:
+    """Loads an image into the host's engine, unless it is there with the same id."""
+    wanted = _images.image_id(name)
+    inside = docker("exec", host.container, "docker", "image", "inspect", "--format", "{{.Id}}", name, check=False).strip()
+    if inside == wanted:
+        return
+    say(f"{host.name}: loading {name}")
+    with open(_images.saved(name), "rb") as tar:
+        done = subprocess.run(
+            ["docker", "exec", "-i", host.container, "docker", "load", "--quiet"], stdin=tar, capture_output=True, text=True
+        )
+    if done.returncode:
+        raise SimhostError(f"{host.name}: the image {name} could not be loaded: {done.stderr.strip()}")
+
+
+def up(fleet: Fleet, names: list[str]) -> None:
+    """Starts hosts; returns when all are ready."""
+    hosts = fleet.select(names)
+    ensure_tool("ssh")
+    image, inner = _images.build(sorted({kind for host in hosts for kind in host.images}))
+    folders = _assets.ensure(sorted({kind for host in hosts for kind in host.mounts}))
+    if not docker("network", "ls", "--quiet", "--filter", f"name=^{fleet.prefix}$").strip():
+        docker("network", "create", "--label", f"{LABEL}={fleet.prefix}", fleet.prefix)
+
+    def start(host: Host) -> None:
+        _ensure_container(fleet, host, image, folders)
+        wait_ready(host)
+        for kind in host.images:
+            load_image(host, inner[kind])
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+        errors = [error for error in pool.map(lambda host: _attempt(start, host), hosts) if error]
+    if errors:
+        raise SimhostError("\n".join(errors))
+
+
+def _attempt(action, host: Host) -> str | None:  # type: ignore[no-untyped-def]
+    """So that one host's failure does not hide the others'."""
+    try:
+        action(host)
+    except SimhostError as error:
+        return str(error)
+    return None
+
+
+def _remove(host: Host) -> None:
+    """Takes away a host with all its data: the files and the engine's volume belong together."""
+    docker("rm", "--force", "--volumes", host.container, check=False)
+    docker("volume", "rm", "--force", host.volume, check=False)
+
+
+def down(fleet: Fleet, names: list[str]) -> None:
+    """Removes hosts, and the network with the last one."""
+    for host in fleet.select(names):
+        if state(host) != "absent":
+            _remove(host)
+            print(f"{host.name}: removed", flush=True)
+    if not docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={fleet.prefix}").strip():
+        docker("network", "rm", fleet.prefix, check=False)
+
+
+def reboot(host: Host) -> None:
+    """Reboots a host from inside and waits until it is back."""
+    if state(host) != "running":
+        raise SimhostError(f"{host.name} is not running: start it with `simhost up`.")
+    started = docker("container", "inspect", "--format", "{{.State.StartedAt}}", host.container)
+    docker("exec", host.container, "systemctl", "reboot", check=False)
+    deadline = time.monotonic() + READY_SECONDS
+    while docker("container", "inspect", "--format", "{{.State.StartedAt}}", host.container) == started:
+        if time.monotonic() > deadline:
+            raise SimhostError(f"{host.name} did not go down for its reboot within {READY_SECONDS} s.")
+        time.sleep(0.2)
+    wait_ready(host)

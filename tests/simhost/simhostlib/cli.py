@@ -1,0 +1,102 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line of simhost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from simhostlib import _assets, _hosts, _images
+from simhostlib._common import SimhostError, cache, say
+from simhostlib._engine import answers, docker, ensure_engine, stop_own_engine
+from simhostlib._fleet import ASSETS, DEFAULT_FLEET, IMAGES, Fleet, load
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="simhost", description="Starts and stops simulated GPU hosts in containers.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("--fleet", type=Path, default=DEFAULT_FLEET, help="fleet file (default: the demo fleet)")
+        return added
+
+    command("up", "start the hosts and wait until they are ready").add_argument("hosts", nargs="*", metavar="HOST")
+    down = command("down", "remove the hosts and their data")
+    down.add_argument("hosts", nargs="*", metavar="HOST")
+    down.add_argument("--purge", action="store_true", help="also the images, the cache, and the engine that simhost started")
+    command("status", "list the hosts")
+    command("build", "build all images, start nothing")
+    command("assets", "download what hosts get mounted, start nothing")
+    execute = command("exec", "run a command in a host")
+    execute.add_argument("host", metavar="HOST")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
+    command("reboot", "reboot a host from inside and wait").add_argument("host", metavar="HOST")
+    return parser
+
+
+def _status(fleet: Fleet) -> None:
+    for host in fleet.hosts.values():
+        profile = host.profile.stem if host.profile else "-"
+        ports = " ".join(f"{name}=127.0.0.1:{port}" for name, port in host.publish.items())
+        print(f"{host.name:<12} {_hosts.state(host):<10} {profile:<12} {ports}")
+
+
+def _purge() -> None:
+    """Removes what simhost made on this machine, unless hosts of another fleet are still there."""
+    others = docker("ps", "--all", "--format", "{{.Names}}", "--filter", f"label={_hosts.LABEL}").split()
+    if others:
+        say(f"images, cache and engine stay: hosts of another fleet are there ({', '.join(others)})")
+        return
+    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={_images.REPOSITORY}/*").split()
+    for name in [*names, _images.PYTHON_IMAGE, _images.CUDA_IMAGE]:
+        docker("image", "rm", name, check=False)
+    stop_own_engine()
+    shutil.rmtree(cache())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    fleet = load(arguments.fleet)
+    if arguments.command == "assets":
+        _assets.ensure(list(ASSETS))
+        return 0
+    if arguments.command in ("up", "build"):
+        ensure_engine()
+    elif not answers():
+        if arguments.command == "down":
+            say("no Docker engine answers, so no host runs")
+            return 0
+        raise SimhostError("no Docker engine answers, so no host runs: start them with `simhost up`.")
+    if arguments.command == "up":
+        _hosts.up(fleet, arguments.hosts)
+    elif arguments.command == "build":
+        _images.build(list(IMAGES))
+    elif arguments.command == "down":
+        _hosts.down(fleet, arguments.hosts)
+        if arguments.purge and not arguments.hosts:
+            _purge()
+    elif arguments.command == "status":
+        _status(fleet)
+    elif arguments.command == "reboot":
+        _hosts.reboot(fleet.select([arguments.host])[0])
+    elif arguments.command == "exec":
+        host = fleet.select([arguments.host])[0]
+        terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
+        os.execvp("docker", ["docker", "exec", "--interactive", *terminal, host.container, *(arguments.argv or ["bash"])])
+    return 0
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        return _run(arguments)
+    except SimhostError as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; run the same command again to go on")
+        return 130

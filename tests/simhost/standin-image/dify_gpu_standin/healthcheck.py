@@ -1,0 +1,26 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The container's health check: exit status 0 when /health says ok."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+
+
+def main() -> int:
+    url = f"http://127.0.0.1:{os.environ.get('PORT') or '8000'}/health"
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=4) as answer:
+            print(answer.read(4096).decode("utf-8", "replace"))
+            return 0
+    except urllib.error.HTTPError as error:
+        print(error.read(4096).decode("utf-8", "replace"))
+    except OSError as error:
+        print(f"no answer from {url}: {error}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

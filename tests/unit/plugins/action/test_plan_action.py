@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action: options, defaults, where facts come from, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible_collections.difyops.gpu.plugins.action import gpu_plan
+from ansible_collections.difyops.gpu.plugins.modules import gpu_plan as stub
+from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import applied, nvidia, without_gpu
+
+
+@pytest.fixture
+def context(tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    return str(tmp_path)
+
+
+def run(context, facts=None, **options):
+    facts = {"nvidia": nvidia()} if facts is None else facts
+    return gpu_plan.make_plan({"image_context": context, **options}, facts, "h1")
+
+
+def test_facts_come_from_the_host_or_from_the_options(context):
+    assert run(context)["image"]["variant"] == "cuda12.6"
+    assert run(context, nvidia=without_gpu())["image"]["variant"] == "cpu"
+    assert run(context, {})["blocked"][0]["code"] == "DG715"
+
+
+def test_a_second_run_plans_nothing(context):
+    made = run(context)
+    assert made["status"] == "change"
+    assert run(context, {"nvidia": nvidia(), "dify": applied(made)})["status"] == "ok"
+
+
+def test_options_reach_the_project(context):
+    made = run(
+        context,
+        home="/srv/dify/",
+        port="9000",
+        bind_address="0.0.0.0",
+        service_name="embedder",
+        models_dir="/srv/models",
+        embedding_model="/models/bge",
+        rerank_model="/models/rerank",
+        environment={"BATCH_SIZE": 8, "FLAG": True},
+        image_repository="registry.example.org/ai/dify-gpu",
+        image_version="1.2",
+    )
+    project = yaml.safe_load(made["render"]["files"]["/srv/dify/compose.yaml"]["content"])
+    service = project["services"]["embedder"]
+    assert service["image"] == "registry.example.org/ai/dify-gpu:web-server-cuda12.6-v1.2"
+    assert service["ports"] == ["0.0.0.0:9000:8000"] and service["env_file"] == ["/srv/dify/secrets/api_key.env"]
+    assert service["environment"] == {
+        "BATCH_SIZE": "8",
+        "EMBEDDING_MODEL": "/models/bge",
+        "EXPECT_GPU": "1",
+        "FLAG": "true",
+        "HF_HUB_OFFLINE": "1",
+        "RERANK_MODEL": "/models/rerank",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+
+
+def test_empty_texts_and_nulls_mean_the_default(context):
+    defaults = run(context)
+    assert run(context, variant="", image_version="", image_base="", models_dir="", catalog=None, environment=None) == defaults
+    assert defaults["image"]["build"]["args"]["BASE_IMAGE"] == "python:3.12-slim-bookworm"
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"varient": "cpu"}, "unknown option varient; the options are nvidia, dify, variant"),
+        ({"prefer": "oldest"}, "prefer"),
+        ({"cpu_fallback": "always"}, "cpu_fallback"),
+        ({"force": "perhaps"}, "force"),
+        ({"force": True}, "force needs a variant"),
+        ({"variant": "cuda99"}, "'cuda99' is not in the catalog"),
+        ({"catalog": [{"name": "x", "image": "difyops/x:latest", "cuda": None, "torch": "2.13.0"}]}, "uses the tag latest"),
+        ({"catalog": "cuda12.6"}, "catalog"),
+        ({"image_context": "/nonexistent"}, "The image context /nonexistent is not a directory"),
+        ({"image_base": "a b"}, "image_base must be an image reference"),
+        ({"image_repository": "UPPER"}, "image_repository must be"),
+        ({"port": 0}, "port must be between 1 and 65535"),
+        ({"port": "http"}, "port"),
+        ({"bind_address": "localhost"}, "bind_address must be an IP address"),
+        ({"home": "opt/x"}, "home must be an absolute directory"),
+        ({"home": "/"}, "home must be an absolute directory"),
+        ({"home": "/opt/../etc"}, "home must be an absolute directory"),
+        ({"models_dir": "/srv:/etc"}, "models_dir must be an absolute directory"),
+        ({"project": "Dify GPU"}, "project must be of lower case"),
+        ({"service_name": "dify_gpu"}, "service_name must be of lower case"),
+        ({"environment": {"HF_TOKEN": "hunter2"}}, "environment has HF_TOKEN, which looks like a secret"),
+        ({"environment": {"api_key": "hunter2"}}, "environment has api_key, which looks like a secret"),
+        ({"environment": {"A B": "1"}}, "no name of an environment variable"),
+        ({"environment": {"A": ["1"]}}, "the value of A must be text"),
+        ({"environment": {"A": "a\x00b"}}, "A holds a control character"),
+    ],
+)
+def test_one_sentence_for_each_mistake(context, options, sentence):
+    with pytest.raises(AnsibleActionFail) as caught:
+        run(context, **options)
+    message = str(caught.value)
+    assert message.startswith("gpu_plan: ") and sentence in message
+    assert "\n" not in message and "hunter2" not in message
+
+
+def test_names_that_only_sound_like_secrets_are_fine(context):
+    environment = {"MAX_INPUT_TOKENS": 512, "TOKENIZERS_PARALLELISM": "false", "KEYBOARD": "de"}
+    assert "MAX_INPUT_TOKENS: '512'" in run(context, environment=environment)["render"]["files"]["/opt/dify-gpu/compose.yaml"]["content"]
+
+
+def test_the_collections_own_recipe_is_the_default():
+    assert gpu_plan.DEFAULT_CONTEXT.endswith("/roles/dify_image/files/image")
+    assert run("")["image"]["build"]["recipe_digest"]
+
+
+def test_the_documentation_has_the_options_of_the_action():
+    documented = yaml.safe_load(stub.DOCUMENTATION)["options"]
+    keys = ("type", "elements", "choices", "default")
+    told = {name: {key: option[key] for key in keys if key in option} for name, option in documented.items()}
+    assert told == gpu_plan.ARGUMENT_SPEC
+
+
+def test_the_documented_examples_are_accepted(context):
+    for task in yaml.safe_load(stub.EXAMPLES):
+        if "difyops.gpu.gpu_plan" in task:
+            assert run(context, **(task["difyops.gpu.gpu_plan"] or {}))["status"] in ("change", "blocked")
+
+
+def test_the_documented_result_has_the_keys_of_a_plan(context):
+    assert list(yaml.safe_load(stub.RETURN)["plan"]["contains"]) == list(run(context))

@@ -1,0 +1,212 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tables against each other: a figure that is changed in one place only must not pass."""
+
+from __future__ import annotations
+
+import datetime
+import os.path
+import re
+
+import pytest
+import yaml
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _branches,
+    _catalog,
+    _cuda,
+    _forward_compat,
+    _gpus,
+    _plan_codes,
+    _selector,
+    _toolkit,
+    _versions,
+    _wheels,
+)
+from packaging.version import Version
+
+ROOT = os.path.dirname(_catalog.__file__).rsplit(os.sep, 2)[0]
+DEFAULTS = _catalog.load([], "difyops/dify-gpu", "0.1.0")
+CUDA_VARIANTS = [variant for variant in DEFAULTS if variant.cuda]
+
+
+def test_newer_cuda_never_needs_an_older_driver():
+    releases = sorted(_cuda.TOOLKIT_DRIVER, key=_cuda.number)
+    drivers = [Version(_cuda.TOOLKIT_DRIVER[release]) for release in releases]
+    # 11.5 was the exception in branch order only (495 before 510); versions always rise.
+    assert drivers == sorted(drivers)
+    branches = sorted(_cuda.BRANCH_CUDA)
+    assert [_cuda.number(_cuda.BRANCH_CUDA[branch]) for branch in branches] == sorted(map(_cuda.number, _cuda.BRANCH_CUDA.values()))
+
+
+@pytest.mark.parametrize("release", sorted(_cuda.TOOLKIT_DRIVER, key=_cuda.number))
+def test_the_toolkits_own_driver_reports_its_cuda(release):
+    assert _cuda.BRANCH_CUDA[_cuda.branch(_cuda.TOOLKIT_DRIVER[release])] == release
+
+
+@pytest.mark.parametrize("major", sorted(_cuda.MINOR_FLOOR))
+def test_the_floor_of_a_major_is_in_the_branch_of_its_first_release(major):
+    assert _cuda.branch(_cuda.MINOR_FLOOR[major]) == _cuda.branch(_cuda.TOOLKIT_DRIVER[f"{major}.0"])
+
+
+def test_a_floor_for_every_major_that_has_a_toolkit():
+    assert {_cuda.number(release)[0] for release in _cuda.TOOLKIT_DRIVER} == set(_cuda.MINOR_FLOOR)
+
+
+def test_no_compiler_list_for_a_cuda_without_a_driver():
+    assert set(_cuda.COMPILES_FOR) <= set(_cuda.TOOLKIT_DRIVER)
+    assert all(archs == tuple(sorted(archs, key=_cuda.number)) for archs in _cuda.COMPILES_FOR.values())
+
+
+@pytest.mark.parametrize("branch, cuda", [(470, "11.4"), (515, "11.7"), (520, "11.8"), (535, "12.2"), (565, "12.7"), (580, "13.0"), (615, "13.4")])
+def test_what_a_branch_reports(branch, cuda):
+    assert _cuda.driver_cuda(f"{branch}.10.01") == cuda
+
+
+@pytest.mark.parametrize(
+    "driver, reported, cuda",
+    [("535.10", "13.0", "12.2"), ("630.10", "13.6", "13.6"), ("630.10", None, "13.5"), ("630.10", "12.0", "13.5"), ("440.10", "10.2", None)],
+)
+def test_the_table_decides_and_the_driver_itself_only_beyond_it(driver, reported, cuda):
+    assert _cuda.driver_cuda(driver, reported) == cuda
+
+
+@pytest.mark.parametrize("cuda", sorted(_forward_compat.SERVES, key=_cuda.number))
+def test_forward_compatibility_only_goes_forward(cuda):
+    assert cuda in _cuda.TOOLKIT_DRIVER
+    for branch in _forward_compat.SERVES[cuda]:
+        assert _cuda.number(_cuda.BRANCH_CUDA[branch]) < _cuda.number(cuda)
+
+
+@pytest.mark.parametrize("torch", sorted(_wheels.RELEASES, key=Version))
+def test_every_wheel_index_is_of_a_known_cuda_and_has_a_code_list(torch):
+    for index in _wheels.RELEASES[torch].indexes:
+        assert _wheels.cuda_of(index) in _cuda.TOOLKIT_DRIVER
+        assert _wheels.code_of(torch, index) is not None or index in ("cu116", "cu117")
+
+
+@pytest.mark.parametrize("code", _wheels.CODE, ids=lambda code: f"{code.wheels}-{code.first[1]}")
+def test_no_wheel_has_code_that_its_cuda_cannot_make(code):
+    possible = _cuda.COMPILES_FOR[_wheels.cuda_of(code.wheels)]
+    assert set(code.sm) <= set(possible)
+    assert code.ptx is None or code.ptx in possible
+
+
+def test_code_lists_of_one_index_do_not_overlap():
+    for code in _wheels.CODE:
+        for other in _wheels.CODE:
+            assert other is code or other.wheels != code.wheels or other.last < code.first or other.first > code.last
+
+
+@pytest.mark.parametrize("index", ["cu122", "cu123", "cu125", "cu127", "cu131"])
+def test_wheel_indexes_that_never_were(index):
+    assert all(index not in release.indexes for release in _wheels.RELEASES.values())
+
+
+@pytest.mark.parametrize("variant", CUDA_VARIANTS, ids=lambda variant: variant.name)
+def test_default_variants_are_what_pytorch_built(variant):
+    index = _wheels.index_of(variant.wheel_index)
+    release = _wheels.RELEASES[variant.torch]
+    code = _wheels.code_of(variant.torch, index)
+    assert variant.name == f"cuda{variant.cuda}" and _wheels.cuda_of(index) == variant.cuda
+    assert index in release.indexes
+    assert (variant.sm, variant.ptx) == (code.sm, code.ptx)
+    assert set(_catalog.RECIPE_PYTHONS) <= set(release.pythons)
+    assert variant.source == "build" and variant.image == f"difyops/dify-gpu:web-server-{variant.name}-v0.1.0"
+
+
+def test_the_cpu_variant_is_the_one_the_tests_run():
+    cpu = DEFAULTS[0]
+    assert (cpu.name, cpu.cuda, cpu.torch, cpu.sm, cpu.ptx) == ("cpu", None, "2.13.0", (), None)
+    assert cpu.wheel_index.endswith("/whl/cpu") and set(_catalog.RECIPE_PYTHONS) <= set(_wheels.RELEASES[cpu.torch].pythons)
+
+
+def test_no_default_variant_uses_an_older_torch_than_its_index_offers():
+    planned_only = {("2.15.0", "cu130")}
+    for variant in CUDA_VARIANTS:
+        index = _wheels.index_of(variant.wheel_index)
+        offered = [torch for torch, release in _wheels.RELEASES.items() if index in release.indexes and (torch, index) not in planned_only]
+        assert variant.torch == max(offered, key=Version)
+
+
+def test_every_gpu_of_the_table_is_of_a_known_architecture():
+    capabilities = {"kepler": {None}, "maxwell": {"5.0", "5.2"}, "pascal": {"6.0", "6.1"}, "volta": {"7.0"}, "turing": {"7.5"}}
+    capabilities |= {"ampere": {"8.0", "8.6"}, "ada": {"8.9"}, "hopper": {"9.0"}, "blackwell": {"10.0", "10.3", "12.0", "12.1"}}
+    products = _gpus.table()
+    assert len(products) == 585
+    for device_id, product in products.items():
+        assert re.fullmatch(r"0x[0-9a-f]{4}", device_id) and product.name
+        assert product.compute_capability in capabilities[product.architecture]
+
+
+@pytest.mark.parametrize("product", sorted({(p.compute_capability or "", p.architecture) for p in _gpus.table().values()} - {("", "kepler")}))
+def test_every_gpu_since_maxwell_has_a_variant_on_the_newest_driver_that_it_can_have(product):
+    capability, architecture = product
+    driver = "580.95.05" if architecture in ("maxwell", "pascal", "volta") else "615.71.09"
+    selection = _selector.select(DEFAULTS, _selector.Driver(driver), [_selector.Gpu("GPU", capability)], "newest", False)
+    assert selection.chosen is not None
+
+
+@pytest.mark.parametrize(
+    "device_id, name, capability, data_center",
+    [
+        ("0x1EB8", "Tesla T4", "7.5", True),
+        ("0x1BB3", "Tesla P4", "6.1", True),
+        ("0x2236", "NVIDIA A10", "8.6", True),
+        ("0x20b7", "NVIDIA A30", "8.0", True),
+        ("0x2330", "NVIDIA H100 80GB HBM3", "9.0", True),
+        ("0x26b9", "NVIDIA L40S", "8.9", True),
+        ("0x2941", "NVIDIA GB200", "10.0", True),
+        ("0x2342", "NVIDIA GH200 120GB or NVIDIA GH200 480GB", "9.0", True),
+        ("0x2e12", "NVIDIA GB10", "12.1", False),
+        ("0x20f6", "NVIDIA A800 40GB Active", "8.0", False),
+        ("0x2204", "NVIDIA GeForce RTX 3090", "8.6", False),
+        ("0x2230", "NVIDIA RTX A6000", "8.6", False),
+        ("0x1021", "Tesla K20Xm", None, True),
+    ],
+)
+def test_known_gpus(device_id, name, capability, data_center):
+    product = _gpus.product(device_id)
+    assert (product.name, product.compute_capability) == (name, capability)
+    assert _gpus.is_data_center(product.name) is data_center
+
+
+@pytest.mark.parametrize("device_id", ["0xffff", "", None, 7])
+def test_unknown_gpus(device_id):
+    assert _gpus.product(device_id) is None
+
+
+@pytest.mark.parametrize(
+    "branch, day, ended",
+    [(535, "2026-06-30", None), (535, "2026-07-01", "2026-06"), (580, "2026-11-22", None), (590, "2030-01-01", None), (123, "2030-01-01", None)],
+)
+def test_end_of_life(branch, day, ended):
+    assert _branches.ended(branch, datetime.date.fromisoformat(day)) == ended
+
+
+def test_every_listed_branch_with_an_end_reports_a_cuda():
+    assert set(_branches.BRANCHES) <= set(_cuda.BRANCH_CUDA)
+    assert all(re.fullmatch(r"20[0-9]{2}-(0[1-9]|1[0-2])", known.end_of_life) for known in _branches.BRANCHES.values() if known.end_of_life)
+
+
+@pytest.mark.parametrize("version, unsafe", [("1.17.8", True), ("1.19.0", True), ("1.19.1", False), ("1.20.1-1", False), (None, None), ("?", None)])
+def test_unsafe_toolkits(version, unsafe):
+    assert _toolkit.is_unsafe(version) is unsafe
+
+
+def test_codes_are_complete():
+    names = {value for name, value in vars(_plan_codes).items() if name.isupper() and isinstance(value, str)}
+    assert names == set(_plan_codes.CODES)
+    assert all(re.fullmatch(r"DG7[0-9]{2}", code) for code in names)
+
+
+def test_the_collections_version_is_the_default_image_version():
+    from ansible_collections.difyops.gpu.plugins.action import gpu_plan
+
+    with open(os.path.join(ROOT, "galaxy.yml"), encoding="utf-8") as handle:
+        assert gpu_plan.ARGUMENT_SPEC["image_version"]["default"] == yaml.safe_load(handle)["version"]
+
+
+@pytest.mark.parametrize("text, expected", [("2.26.1-4", "2.26.1"), ("v2.40.3-desktop", "2.40.3"), ("535.247.01", "535.247.1"), ("x", None), (3, None), ("", None)])
+def test_leading_versions(text, expected):
+    assert _versions.parse(text) == (Version(expected) if expected else None)
