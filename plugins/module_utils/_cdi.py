@@ -97,19 +97,19 @@ def scan(text: str) -> tuple[str, list[str]]:
 
     Only two things matter: the top-level ``kind``, and ``name`` directly below an item of the top-level ``devices``.
     """
-    kind, names, inside, column = None, [], False, -1
+    kind, names, inside, item, column = None, [], False, -1, -1
     for line in text.splitlines():
-        match = re.match(r"^( *)((?:- +)*)([A-Za-z]+):(?: +(.*?))?\s*$", line)
+        match = re.match(r"^( *)((?:- +)?)([A-Za-z]+):(?: +(.*?))?\s*$", line)
         if not match:
             continue
-        key_column = len(match[1]) + len(match[2])
+        indent, key_column = len(match[1]), len(match[1]) + len(match[2])
         if key_column == 0:
-            inside, column = match[3] == "devices", -1
+            inside, item = match[3] == "devices", -1
             if match[3] == "kind":
                 kind = _scalar(match[4])
         elif inside:
-            if match[2] and column < 0:
-                column = key_column
+            if match[2] and item in (-1, indent):  # an item of the list itself, not of one within
+                item, column = indent, key_column
             if key_column == column and match[3] == "name":
                 names.append(_scalar(match[4]))
     if not kind:

@@ -121,13 +121,18 @@ def daemon_config(root: str) -> Facts:
     return {**result, "error": f"{DAEMON_CONFIG} is not valid: {problem}. Docker does not start with it; correct it."}
 
 
-def mask(value: Any, name: str = "") -> Any:
-    """Return a copy with the values of secret-looking names, and the users and passwords in URLs, made unreadable."""
+def mask(value: Any, secret: bool = False) -> Any:
+    """Return a copy with all below secret-looking names, and the users and passwords in URLs, made unreadable.
+
+    ``secret`` says that such a name is above.
+    """
     if isinstance(value, dict):
-        return {key: mask(item, str(key)) for key, item in value.items()}
+        return {key: mask(item, secret or bool(_SECRET_NAME.search(str(key)))) for key, item in value.items()}
     if isinstance(value, list):
-        return [mask(item, name) for item in value]
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and _SECRET_NAME.search(name):
+        return [mask(item, secret) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if secret:
         return MASK
     if not isinstance(value, str):
         return value

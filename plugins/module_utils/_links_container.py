@@ -376,13 +376,19 @@ def _speed_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
     gpu_ms, cpu_ms = result.get("gpu_ms"), result.get("cpu_ms")
     if not isinstance(gpu_ms, (int, float)) or not isinstance(cpu_ms, (int, float)) or gpu_ms <= 0:
         return skipped("speed", expected, "not timed")
-    seen = f"GPU {result.get('index')}: {gpu_ms:.3g} ms against {cpu_ms:.3g} ms on the CPU ({cpu_ms / gpu_ms:.3g} times as fast)"
+    times = f"{_short(gpu_ms)} ms against {_short(cpu_ms)} ms on the CPU"
+    seen = f"GPU {result.get('index')}: {times} ({_short(cpu_ms / gpu_ms)} times as fast)"
     if gpu_ms <= cpu_ms:
         return ok("speed", expected, seen)
     busy = _device_users(case, result.get("index"))
     if busy:
         return skipped("speed", expected, f"{seen}; not judged, because {busy}")
     return failed("speed", expected, seen, "DG601")
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits, or all of those before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _device_users(case: Case, index: Any) -> str | None:

@@ -224,10 +224,10 @@ def _nvml_complaints(facts: Facts) -> list[tuple[str, str]]:
     if error["name"] == "TIMEOUT":
         return [("DG109", error["message"])]
     if error["code"] == _observer.VERSION_MISMATCH:
-        installed = facts["driver"]["installed"]
-        there = f" ({installed['version']})" if installed else ""
-        version = loaded["version"] if loaded else "unknown"
-        return [("DG107", f"The loaded driver ({version}) and the installed library{there} differ.")]
+        installed = (facts["driver"]["installed"] or {}).get("version")
+        version = loaded["version"] if loaded else None
+        library = f" ({installed} is installed)" if installed and installed != version else ""
+        return [("DG107", f"The loaded driver ({version}) and the driver's library differ{library}.")]
     # Without a loaded driver there is nothing to talk to; that was said for the GPU.
     if not loaded and error["code"] in (_observer.DRIVER_NOT_LOADED, _observer.LIBRARY_NOT_FOUND):
         return []

@@ -118,11 +118,14 @@ class _Session:
 
     def gpus(self, addresses: Sequence[str]) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
-        for index in range(self.ask("nvmlDeviceGetCount") or 0):
+        count = self.ask("nvmlDeviceGetCount") or 0
+        for index in range(count):
             self._fault = None
             handle = self.ask("nvmlDeviceGetHandleByIndex", index)
             if handle is not None:
                 address, facts = self._gpu(handle, index)
+                if address is None and count == len(addresses):
+                    address = addresses[index]  # too ill to tell; NVML counts in the order of the addresses
                 if address:
                     found[address] = facts
         for address in addresses:

@@ -93,7 +93,8 @@ class SmiObserver:
         return Observation(SOURCE, ok=False, message="nvidia-smi knows none of the fields that were asked for.")
 
     def _understand(self, result: _command.Result, fields: Sequence[str]) -> Observation:
-        gpus, driver_version = parse_rows(result.out, fields)
+        rows, driver_version = parse_rows(result.out, fields)
+        gpus = {address: gpu for address, gpu in ((self._address(place), gpu) for place, gpu in rows.items()) if address}
         for place, code in parse_refusals(result.out + "\n" + result.err):
             address = self._address(place)
             if address:
@@ -106,7 +107,7 @@ class SmiObserver:
         return Observation(SOURCE, ok=True, driver_version=driver_version, cuda_version=self._cuda_version(), gpus=gpus)
 
     def _address(self, place: str) -> str | None:
-        """Return the address of a GPU that a complaint names by address or, in newer branches, by index."""
+        """Return the address of a GPU that is named by address or by index, which counts in the order of addresses."""
         address = _observer.pci_address(place)
         if address is None and place.isdecimal() and int(place) < len(self._addresses):
             return self._addresses[int(place)]
@@ -131,16 +132,19 @@ def without(fields: Sequence[str], unknown: str) -> list[str]:
 
 
 def parse_rows(text: str, fields: Sequence[str]) -> tuple[dict[str, Facts], str | None]:
-    """Return the GPU facts by address, and the driver's version, of a CSV answer. Lines that are no row are skipped."""
+    """Return the GPU facts of a CSV answer, and the driver's version. Lines that are no row are skipped.
+
+    The facts are by PCI address, or by index where the GPU is too ill to tell its address.
+    """
     gpus: dict[str, Facts] = {}
     driver_version = None
     for line in text.splitlines():
         values = next(csv.reader([line], skipinitialspace=True, strict=False), [])
         row = dict(zip(fields, (value.strip() for value in values)))
-        address = _observer.pci_address(row.get("pci.bus_id", ""))
-        if len(values) != len(fields) or address is None:
+        place = _observer.pci_address(row.get("pci.bus_id", "")) or row.get("index", "")
+        if len(values) != len(fields) or not (":" in place or place.isdecimal()):
             continue
-        gpus[address] = _gpu(row)
+        gpus[place] = _gpu(row)
         driver_version = driver_version or _value(row.get("driver_version") or row.get("kmd_version") or "")
     return gpus, driver_version
 

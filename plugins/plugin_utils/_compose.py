@@ -34,6 +34,17 @@ _HEALTH_PROBE = (
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that could be read as a number: compose reads YAML 1.2, where 1e-5 and 0o17 are numbers and PyYAML sees texts."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if text[:1] in "0123456789+-." else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 @dataclass(frozen=True)
 class Service:
     """What an operator decides about the service."""
@@ -67,7 +78,7 @@ def render(service: Service, reference: str, labels: Mapping[str, str], gpu: boo
     document: dict[str, Any] = {"name": service.project, "services": {service.name: definition}, "volumes": {DATA_VOLUME: {}}}
     config = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
     definition["labels"][CONFIG_LABEL] = config
-    return _HEADER + yaml.safe_dump(_escape(document), sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True), config
+    return _HEADER + _dump(_escape(document)), config
 
 
 def _definition(service: Service, reference: str, labels: dict[str, str], gpu: bool) -> dict[str, Any]:
@@ -99,6 +110,10 @@ def _definition(service: Service, reference: str, labels: dict[str, str], gpu: b
         request = {"driver": "cdi", "device_ids": [f"{_toolkit.CDI_KIND}=all"], "capabilities": ["gpu"]}
         definition["deploy"] = {"resources": {"reservations": {"devices": [request]}}}
     return definition
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True))
 
 
 def _volumes(service: Service) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Servic
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SERVICE = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 
@@ -50,7 +50,12 @@ def service(options: Mapping[str, Any]) -> Service:
     return Service(
         home=_directory("home", options["home"]),
         project=_matching("project", options["project"], _PROJECT, "lower case letters, digits, dashes and underscores"),
-        name=_matching("service_name", options["service_name"], _SERVICE, "lower case letters, digits and dashes, since it is a host name"),
+        name=_matching(
+            "service_name",
+            options["service_name"],
+            _SERVICE,
+            "lower case letters, digits and dashes, beginning with a letter, since it is a host name",
+        ),
         bind_address=_address(options["bind_address"]),
         port=options["port"],
         models_dir=_directory("models_dir", models_dir) if models_dir else None,

@@ -16,9 +16,9 @@ import os
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import tree
 
@@ -120,12 +120,18 @@ def _consistency(*checks: str) -> list[Step]:
     return [Step(check, [PYTHON, "tests/checks/consistency.py", check]) for check in checks]
 
 
+def _pytest(name: str, cwd: Path, folder: str) -> Step:
+    report = LOGS / f"{name.replace(' ', '-')}.xml"
+    return Step(name, [PYTHON, "-m", "pytest", f"--junitxml={report}", folder], cwd, report)
+
+
 def unit() -> list[Step]:
     """The tests that need nothing but Python, and what reads Python."""
-    copy, report = tree.mirror(), LOGS / "unit.xml"
+    copy = tree.mirror()
     mypy = ["mypy", "--config-file", str(copy / "pyproject.toml")]
     return [
-        Step("pytest", [PYTHON, "-m", "pytest", f"--junitxml={report}", "tests/unit", "tests/simhost/tests"], copy, report),
+        _pytest("pytest", copy, "tests/unit"),
+        _pytest("pytest simhost", copy, "tests/simhost/tests"),
         Step("ruff", ["ruff", "check", "--no-cache", "."]),
         Step("mypy plugins", [*mypy, "ansible_collections/difyops/gpu/plugins"], tree.COLLECTIONS),
         Step("mypy checks", [*mypy, "."], tree.REPOSITORY / "tests/checks"),

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the real playbook against a fleet that is up and deployed: DIFYOPS_INVENTORY names its inventory."""
+"""Runs the real playbook against a fleet that is up and deployed: DIFYOPS_INVENTORY names its inventory sources, with commas between."""
 from __future__ import annotations
 
 import json
@@ -27,6 +27,7 @@ class Run:
     output: str
     log: str
     records: dict[str, dict[str, Any]]
+    modules: list[dict[str, str]]
 
     def recap(self, host: str) -> dict[str, int]:
         """Return the counters of the recap line of *host*."""
@@ -35,14 +36,19 @@ class Run:
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line.group(1))}
 
     def module_executions(self, host: str) -> int:
-        """Count how often a module was sent to *host* (core logs one line for each)."""
-        return len(re.findall(rf"<{re.escape(host)}> Using module file", self.log))
+        """Count how often a module was sent to *host*, as tests/tools/callback_plugins/module_counter.py wrote it down."""
+        return sum(1 for execution in self.modules if execution["host"] == host)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON lines of a file, none when it is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class Site:
     """A fleet and the means to run Ansible on it."""
 
-    def __init__(self, inventory: Path, scratch: Path) -> None:
+    def __init__(self, inventory: list[str], scratch: Path) -> None:
         self.inventory = inventory
         self.scratch = scratch
         self.bin = Path(sys.executable).parent
@@ -52,19 +58,24 @@ class Site:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         return {**kept, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **extra}
 
-    def play(self, *args: str, inventory: Path | None = None, **variables: Any) -> Run:
+    def _sources(self) -> list[str]:
+        return [part for source in self.inventory for part in ("-i", source)]
+
+    def play(self, *args: str, **variables: Any) -> Run:
         """Run the deploy playbook with extra *variables* and return what it left."""
         count = len(list(self.scratch.glob("*.log")))
-        log, report = self.scratch / f"{count}.log", self.scratch / f"{count}.jsonl"
+        log, report, modules = (self.scratch / f"{count}.{kind}" for kind in ("log", "report.jsonl", "modules.jsonl"))
         done = subprocess.run(
-            [self.bin / "ansible-playbook", "-i", str(inventory or self.inventory), str(REPO / "playbooks/deploy-dify.yml"),
+            [self.bin / "ansible-playbook", *self._sources(), str(REPO / "playbooks/deploy-dify.yml"),
              "-e", json.dumps({"dify_report_path": str(report), **variables}), *args],
             cwd=REPO, check=False, capture_output=True, text=True, timeout=1200,
-            env=self._environment(ANSIBLE_LOG_PATH=str(log), ANSIBLE_LOG_VERBOSITY="5"),
+            env=self._environment(
+                ANSIBLE_LOG_PATH=str(log), ANSIBLE_LOG_VERBOSITY="5", ANSIBLE_CALLBACKS_ENABLED="module_counter",
+                ANSIBLE_CALLBACK_PLUGINS=str(REPO / "tests/tools/callback_plugins"), MODULE_COUNTER_FILE=str(modules),
+            ),
         )
         output = ANSI.sub("", done.stdout + done.stderr)
-        records = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
-        return Run(done.returncode, output, log.read_text() if log.exists() else "", {record["host"]: record for record in records})
+        return Run(done.returncode, output, log.read_text(), {record["host"]: record for record in lines(report)}, lines(modules))
 
     def command(self, host: str, *argv: str) -> str:
         """Run one command on *host* as root and return its standard output; a failing command fails the test."""
@@ -80,7 +91,7 @@ class Site:
 
     def _hostvars(self, host: str) -> dict[str, Any]:
         done = subprocess.run(
-            [self.bin / "ansible", "-i", str(self.inventory), host, "-m", "ansible.builtin.debug", "-a",
+            [self.bin / "ansible", *self._sources(), host, "-m", "ansible.builtin.debug", "-a",
              "msg={{ hostvars[inventory_hostname] | to_json }}"],
             cwd=REPO, check=True, capture_output=True, text=True, env=self._environment(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.oneline"),
         )
@@ -100,4 +111,4 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     inventory = os.environ.get("DIFYOPS_INVENTORY")
     if not inventory:
         pytest.fail("DIFYOPS_INVENTORY must name the inventory of a fleet that is up (molecule/default does that)")
-    return Site(Path(inventory).resolve(), tmp_path_factory.mktemp("runs"))
+    return Site([str(Path(source).resolve()) for source in inventory.split(",")], tmp_path_factory.mktemp("runs"))

@@ -137,9 +137,9 @@ def test_a_forced_wrong_variant_fails_its_proof_and_the_service_comes_back(site:
     assert run.rc != 0
     record = run.records["t4-470"]
     assert record["verdict"]["overall"] == "failed"
-    assert record["verdict"]["code"] == "DG403", record["verdict"]
+    assert record["verdict"]["code"] == "DG404", record["verdict"]
     assert record["outcome"]["status"] == "restored"
-    assert "DG403" in run.output
+    assert "DG404" in run.output
     assert site.command("t4-470", "docker ps --format '{{.Image}}'") == before
     for host in ("cpu-1", "a10-535"):
         assert run.recap(host)["failed"] == 0

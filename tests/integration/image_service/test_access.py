@@ -72,7 +72,8 @@ def test_a_body_above_the_limit_is_413_declared_or_not(server: Server) -> None:
         (b"null", "application/json", "JSON object"),
         (b'"text"', "application/json", "JSON object"),
         (b'{"model": "x", "input": "y"}', "text/plain", "Content-Type"),
-        (b"\xff\xfe", "application/json", "cannot be read"),
+        (b"\xff\xfe", "application/json", "not valid JSON"),
+        (b'{"model": "\xff"}', "application/json", "cannot be read"),
         (b"[" * 100_000, "application/json", "."),
     ],
 )

@@ -112,7 +112,8 @@ def test_a_reranker_whose_scoring_layer_was_never_trained_is_refused(tmp_path: P
     directory = tmp_path / "headless"
     shutil.copytree(reranker_directory, directory)
     weights = load_file(directory / "model.safetensors")
-    save_file({name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}, directory / "model.safetensors", {"format": "pt"})
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+    save_file(headless, directory / "model.safetensors", {"format": "pt"})
     assert "would be random" in broken(tmp_path, RERANK_MODEL=str(directory))
 
 

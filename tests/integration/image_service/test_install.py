@@ -60,9 +60,9 @@ def test_sympy_follows_torch() -> None:
 
 def test_the_check_compares_what_was_installed() -> None:
     install.check(f"torch=={torch.__version__}", "", [])
-    with pytest.raises(install.BuildError, match="Expected torch==9.9.9"):
+    with pytest.raises(install.BuildError, match=r"Expected torch==9\.9\.9"):
         install.check("torch==9.9.9+cpu", "", [])
-    with pytest.raises(install.BuildError, match="for CUDA '12.6'"):
+    with pytest.raises(install.BuildError, match=r"for CUDA '12\.6'"):
         install.check(f"torch=={torch.__version__}", "12.6", [])
 
 

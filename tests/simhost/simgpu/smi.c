@@ -17,6 +17,7 @@
 
 #define MAX_COLUMNS 128
 #define LOST 15
+#define FIELD_COUNT (sizeof smi_fields / sizeof *smi_fields)
 
 typedef void *device_t;
 
@@ -232,7 +233,7 @@ static int branch_bit(void) {
 }
 
 static const char *canonical(const char *name) {
-    for (size_t i = 0; i < sizeof smi_fields / sizeof *smi_fields; i++)
+    for (size_t i = 0; i < FIELD_COUNT; i++)
         if (!strcmp(smi_fields[i].name, name) && smi_fields[i].branches & branch_bit())
             return smi_fields[i].canonical;
     return NULL;
@@ -358,16 +359,25 @@ static int list(void) {
     return 0;
 }
 
+/* The place of the next name from `from` on that this branch knows and that has this value; the end if there is none. */
+static size_t next_name(size_t from, const char *value) {
+    size_t i = from;
+    while (i < FIELD_COUNT && !(smi_fields[i].branches & branch_bit() && !strcmp(smi_fields[i].canonical, value)))
+        i++;
+    return i;
+}
+
 static int help_query(void) {
     puts("List of valid properties to query for the switch \"--query-gpu=\" (SIMULATED nvidia-smi):\n");
-    for (size_t i = 0; i < sizeof smi_fields / sizeof *smi_fields; i++)
-        if (smi_fields[i].branches & branch_bit() && !strcmp(smi_fields[i].name, smi_fields[i].canonical)) {
-            printf("\"%s\"", smi_fields[i].name);
-            for (size_t j = 0; j < sizeof smi_fields / sizeof *smi_fields; j++)
-                if (j != i && smi_fields[j].branches & branch_bit() && !strcmp(smi_fields[j].canonical, smi_fields[i].name))
-                    printf(" or \"%s\"", smi_fields[j].name);
-            puts("");
-        }
+    for (size_t i = 0; i < FIELD_COUNT; i++) {
+        const char *value = smi_fields[i].canonical;
+        if (next_name(0, value) != i)
+            continue; /* of another branch, or an alias */
+        printf("\"%s\"", smi_fields[i].name);
+        for (size_t j = next_name(i + 1, value); j < FIELD_COUNT; j = next_name(j + 1, value))
+            printf(" or \"%s\"", smi_fields[j].name);
+        puts("");
+    }
     return 0;
 }
 

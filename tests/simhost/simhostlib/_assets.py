@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ def _pip() -> list[str]:
     return [str(folder / "bin/python"), "-m", "pip"]
 
 
+@functools.lru_cache(maxsize=1)
 def pip_settings() -> str:
     """A pip.conf for images with the indexes that this machine's pip is told to use; empty when it has none."""
     found: dict[str, list[str]] = {}

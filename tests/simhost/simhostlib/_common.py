@@ -16,7 +16,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-TOOL_PACKAGES = {"docker": "docker.io", "debootstrap": "debootstrap", "ssh-keygen": "openssh-client", "ssh": "openssh-client"}
+TOOL_PACKAGES = {
+    "dockerd": "docker.io",
+    "docker": "docker-cli",
+    "debootstrap": "debootstrap",
+    "ssh-keygen": "openssh-client",
+    "ssh": "openssh-client",
+}
 
 
 class SimhostError(Exception):

@@ -37,9 +37,8 @@ def ensure_engine() -> None:
         raise SimhostError(f"no Docker engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset DOCKER_HOST.")
     if os.geteuid():
         raise SimhostError("no Docker engine answers to this user, and only root can start one: start it, or run this as root.")
-    ensure_tool("docker")
-    if not shutil.which("dockerd"):
-        raise SimhostError("docker is installed but dockerd is not: install docker.io, or start the engine that docker talks to.")
+    ensure_tool("dockerd")
+    ensure_tool("docker")  # a package of its own from Debian 13 on
     if answers():  # the package may have started it
         return
     _start()

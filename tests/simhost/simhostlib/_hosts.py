@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 import time
@@ -22,6 +23,7 @@ from simhostlib._fleet import INNER_PORTS, Fleet, Host
 
 READY_SECONDS = 90
 LABEL = "org.difyops.simhost"
+PREPARED = "/var/lib/simhost-prepared"
 # Where --privileged is refused (root without CAP_SYS_RESOURCE), this is what systemd and an engine inside need.
 FLAGS = [
     "--restart=always",
@@ -43,14 +45,19 @@ MISC_MAJOR = 10
 
 def backing_device() -> str:
     """The number (major:minor) of the real device behind the simulated GPU's nodes."""
-    minors = {name: minor for minor, name in (line.split() for line in Path("/proc/misc").read_text(encoding="ascii").splitlines())}
-    if "fuse" not in minors:
+    if "fuse" not in _misc_devices():
         subprocess.run(["modprobe", "fuse"], capture_output=True, check=False)
-        minors.update((name, minor) for minor, name in (line.split() for line in Path("/proc/misc").read_text(encoding="ascii").splitlines()))
+    minors = _misc_devices()
     for name in BACKING_DEVICES:
         if name in minors:
             return f"{MISC_MAJOR}:{minors[name]}"
     raise SimhostError(f"the kernel has none of the devices {', '.join(BACKING_DEVICES)} (see /proc/misc); load the module fuse.")
+
+
+def _misc_devices() -> dict[str, str]:
+    """The minor numbers of the misc devices of this kernel, by name."""
+    lines = Path("/proc/misc").read_text(encoding="ascii").splitlines()
+    return {name: minor for minor, name in (line.split() for line in lines)}
 
 
 def key_file() -> Path:
@@ -119,7 +126,6 @@ def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, P
         _create(fleet, host, image, mark, folders)
         try:
             docker("start", host.container)
-            _first_boot(host)
         except BaseException:
             _remove(host)
             raise
@@ -129,17 +135,23 @@ def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, P
         print(f"{host.name}: started", flush=True)
 
 
-def _first_boot(host: Host) -> None:
-    """What differs between hosts of the same image."""
+def _prepare(host: Host) -> None:
+    """What differs between hosts of the same image; once, after the first boot (which installs packages too)."""
+    steps = ["set -e", f"test ! -e {PREPARED} || exit 0"]
     if host.without:
-        docker("exec", host.container, "dpkg", "--remove", *host.without)
+        steps.append(f"dpkg --remove {shlex.join(host.without)}")
     if host.pynvml:
-        docker("exec", host.container, "cp", "-r", "/usr/lib/simgpu/pynvml/.", "/usr/lib/python3/dist-packages/")
-    # Like a host that has them or not, and nothing in between.
-    docker("exec", host.container, "rm", "-rf", "/usr/lib/simgpu/pynvml")
-    if not host.profile:
-        docker("exec", host.container, "rm", "-rf", "/usr/lib/simgpu", "/etc/systemd/system/simgpu.service")
-        docker("exec", host.container, "rm", "-f", "/etc/systemd/system/multi-user.target.wants/simgpu.service")
+        steps.append("cp -r /usr/lib/simgpu/pynvml/. /usr/lib/python3/dist-packages/")
+    if host.profile:
+        steps.append("rm -rf /usr/lib/simgpu/pynvml")
+    else:
+        # Nothing that simulates stays on a host that is real.
+        steps += [
+            "systemctl disable simgpu.service",
+            "rm -rf /usr/lib/simgpu /etc/systemd/system/simgpu.service",
+            "systemctl daemon-reload",
+        ]
+    docker("exec", host.container, "sh", "-c", "\n".join([*steps, f"touch {PREPARED}"]))
 
 
 def ssh_command(host: Host) -> list[str]:
@@ -195,6 +207,7 @@ def up(fleet: Fleet, names: list[str]) -> None:
     def start(host: Host) -> None:
         _ensure_container(fleet, host, image, folders)
         wait_ready(host)
+        _prepare(host)
         for kind in host.images:
             load_image(host, inner[kind])
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.
 CUDA_DOCKERFILE = f"""\
 FROM {REPOSITORY}/python
 RUN apt-get update \\
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-numpy \\
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-numpy libopenblas0-pthread \\
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 LABEL org.difyops.simulated=true
 """
@@ -40,14 +41,15 @@ def image_id(name: str) -> str | None:
     return docker("image", "inspect", "--format", "{{.Id}}", name, check=False).strip() or None
 
 
-def private_certificates() -> list[str]:
+@functools.lru_cache(maxsize=1)
+def private_certificates() -> tuple[str, ...]:
     """Certificates of this machine's bundle that did not come with its distribution: a company's or a proxy's own."""
     if not BUNDLE.is_file():
-        return []
-    public = set()
+        return ()
+    public: set[str] = set()
     for file in Path("/usr/share/ca-certificates").rglob("*.crt"):
         public.update("".join(pem.split()) for pem in PEM.findall(file.read_text(errors="replace")))
-    return [pem for pem in PEM.findall(BUNDLE.read_text(errors="replace")) if "".join(pem.split()) not in public]
+    return tuple(pem for pem in PEM.findall(BUNDLE.read_text(errors="replace")) if "".join(pem.split()) not in public)
 
 
 def _mirror() -> str | None:
@@ -85,7 +87,7 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _debootstrap(suite: str, packages: str, certificates: list[str], name: str) -> None:
+def _debootstrap(suite: str, packages: str, certificates: tuple[str, ...], name: str) -> None:
     if os.geteuid():
         raise SimhostError("debootstrap needs root: run this as root.")
     ensure_tool("debootstrap")

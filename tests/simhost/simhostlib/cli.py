@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _status(fleet: Fleet) -> None:
+def _status(fleet: Fleet, _arguments: argparse.Namespace) -> None:
     for host in fleet.hosts.values():
         profile = host.profile.stem if host.profile else "-"
         ports = " ".join(f"{name}=127.0.0.1:{port}" for name, port in host.publish.items())
@@ -48,55 +48,71 @@ def _status(fleet: Fleet) -> None:
 
 def _purge() -> None:
     """Removes what simhost made on this machine, unless hosts of another fleet are still there."""
-    others = docker("ps", "--all", "--format", "{{.Names}}", "--filter", f"label={_hosts.LABEL}").split()
-    if others:
-        say(f"images, cache and engine stay: hosts of another fleet are there ({', '.join(others)})")
-        return
-    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={_images.REPOSITORY}/*").split()
-    for name in [*names, _images.PYTHON_IMAGE, _images.CUDA_IMAGE]:
-        docker("image", "rm", name, check=False)
+    if answers():
+        others = docker("ps", "--all", "--format", "{{.Names}}", "--filter", f"label={_hosts.LABEL}").split()
+        if others:
+            say(f"images, cache and engine stay: hosts of another fleet are there ({', '.join(others)})")
+            return
+        own = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={_images.REPOSITORY}/*").split()
+        for name in [*own, _images.PYTHON_IMAGE, _images.CUDA_IMAGE]:
+            docker("image", "rm", name, check=False)
     stop_own_engine()
     shutil.rmtree(cache())
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    fleet = load(arguments.fleet)
-    if arguments.command == "assets":
-        _assets.ensure(list(ASSETS))
-        return 0
-    if arguments.command in ("up", "build"):
-        ensure_engine()
-    elif not answers():
-        if arguments.command == "down":
-            say("no Docker engine answers, so no host runs")
-            return 0
-        raise SimhostError("no Docker engine answers, so no host runs: start them with `simhost up`.")
-    if arguments.command == "up":
-        _hosts.up(fleet, arguments.hosts)
-    elif arguments.command == "build":
-        _images.build(list(IMAGES))
-    elif arguments.command == "down":
+def _up(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    ensure_engine()
+    _hosts.up(fleet, arguments.hosts)
+
+
+def _build(_fleet: Fleet, _arguments: argparse.Namespace) -> None:
+    ensure_engine()
+    _images.build(list(IMAGES))
+
+
+def _download(_fleet: Fleet, _arguments: argparse.Namespace) -> None:
+    _assets.ensure(list(ASSETS))
+
+
+def _down(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    if answers():
         _hosts.down(fleet, arguments.hosts)
-        if arguments.purge and not arguments.hosts:
-            _purge()
-    elif arguments.command == "status":
-        _status(fleet)
-    elif arguments.command == "reboot":
-        _hosts.reboot(fleet.select([arguments.host])[0])
-    elif arguments.command == "exec":
-        host = fleet.select([arguments.host])[0]
-        terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
-        os.execvp("docker", ["docker", "exec", "--interactive", *terminal, host.container, *(arguments.argv or ["bash"])])
-    return 0
+    else:
+        say("no Docker engine answers, so no host runs")
+    if arguments.purge and not arguments.hosts:
+        _purge()
+
+
+def _reboot(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    _hosts.reboot(fleet.select([arguments.host])[0])
+
+
+def _exec(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    host = fleet.select([arguments.host])[0]
+    terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
+    command = ["docker", "exec", "--interactive", *terminal, host.container, *(arguments.argv or ["bash"])]
+    os.execvp(command[0], command)  # noqa: S606  no shell: the words go to the host as they are
+
+
+COMMANDS = {"up": _up, "build": _build, "assets": _download, "down": _down, "status": _status, "reboot": _reboot, "exec": _exec}
+NEED_RUNNING = ("status", "reboot", "exec")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    fleet = load(arguments.fleet)
+    if arguments.command in NEED_RUNNING and not answers():
+        raise SimhostError("no Docker engine answers, so no host runs: start them with `simhost up`.")
+    COMMANDS[arguments.command](fleet, arguments)
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        return _run(arguments)
+        _run(arguments)
     except SimhostError as error:
         say(str(error))
         return 1
     except KeyboardInterrupt:
         say("interrupted; run the same command again to go on")
         return 130
+    return 0

@@ -218,7 +218,10 @@ def test_interpreters_that_uv_fetched_are_found(tmp_path: Path, monkeypatch: pyt
     assert sanity.find_pythons() == {version: Path(sys.executable).resolve()}
 
 
-@pytest.mark.parametrize(("script", "expected"), [("exit 0", None), ("exit 3", "uv ended with 3"), ("echo no; echo way >&2; exit 1", "no way")])
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("exit 0", None), ("exit 3", "uv ended with 3"), ("echo no; echo way >&2; exit 1", "no way")],
+)
 def test_uv_tells_why_it_failed(script: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "uv").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "uv").chmod(0o755)

@@ -148,7 +148,9 @@ def api_key() -> bytes:
         except (OSError, UnicodeDecodeError) as error:
             sys.exit(f"dify-gpu-simulated: API_KEY_FILE {path} cannot be read ({error}).")
     if len(key) < MIN_KEY_LENGTH:
-        sys.exit(f"dify-gpu-simulated: no API key of at least {MIN_KEY_LENGTH} characters: set API_KEY, or API_KEY_FILE to a file that holds it.")
+        sys.exit(
+            f"dify-gpu-simulated: API_KEY needs at least {MIN_KEY_LENGTH} characters: set it, or API_KEY_FILE to a file that holds it."
+        )
     return key.encode()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 
 from torch import backends, cuda, version
-from torch._dtype import bfloat16, bool_, double, dtype, float, float16, float32, float64, half, int32, int64, long
+from torch._dtype import bfloat16, bool_, double, dtype, float, float16, float32, float64, half, int32, int64, long  # noqa: A004  PyTorch's names
 from torch._errors import OutOfMemoryError
 from torch._tensor import (
     Generator,
@@ -37,7 +37,7 @@ from torch._tensor import (
 __version__ = version.__version__
 __simulated__ = True
 
-bool = bool_
+bool = bool_  # noqa: A001
 no_grad = contextlib.nullcontext
 inference_mode = contextlib.nullcontext
 

@@ -20,7 +20,7 @@ LAUNCH_MS = 0.005
 USABLE_SHARE = 0.6
 
 
-class Problem(Exception):
+class CudaError(Exception):
     """Why CUDA cannot be used; `warns`: is_available() says so in a warning."""
 
     def __init__(self, text: str, warns: bool) -> None:
@@ -35,18 +35,18 @@ class Driver:
         try:
             self.library = ctypes.CDLL("libcuda.so.1")
         except OSError:
-            raise Problem(_errors.NO_DRIVER, warns=False) from None
+            raise CudaError(_errors.NO_DRIVER, warns=False) from None
         number = ctypes.c_int()
         self.library.cuDriverGetVersion(ctypes.byref(number))
         self.cuda = number.value
         # Minor-version compatibility: a driver of the same major release is enough.
         if self.cuda // 1000 < int(str(version.cuda).partition(".")[0]):
-            raise Problem(_errors.driver_too_old(self.cuda), warns=True)
+            raise CudaError(_errors.driver_too_old(self.cuda), warns=True)
         code = self.library.cuInit(0)
         if code == NO_DEVICE:
-            raise Problem(_errors.NO_GPU, warns=False)
+            raise CudaError(_errors.NO_GPU, warns=False)
         if code:
-            raise Problem(_errors.count_failed(code, self.text(code)), warns=True)
+            raise CudaError(_errors.count_failed(code, self.text(code)), warns=True)
         self.library.cuDeviceGetCount(ctypes.byref(number))
         self.count = number.value
         self.clock_ms = [0.0] * self.count
@@ -141,7 +141,7 @@ _driver: Driver | None = None
 
 
 def get() -> Driver:
-    """The driver; initialized on first use. Raises Problem."""
+    """The driver; initialized on first use. Raises CudaError."""
     global _driver
     if _driver is None:
         _driver = Driver()

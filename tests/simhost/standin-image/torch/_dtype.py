@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy
 
 
-class dtype:
+class dtype:  # noqa: N801  PyTorch's name
     """An element type, known by the name that PyTorch gives it."""
 
     def __init__(self, name: str, array_type: type) -> None:
@@ -24,7 +24,7 @@ class dtype:
 
 
 float16 = half = dtype("float16", numpy.float16)
-float32 = float = dtype("float32", numpy.float32)
+float32 = float = dtype("float32", numpy.float32)  # noqa: A001
 float64 = double = dtype("float64", numpy.float64)
 # numpy has no bfloat16: its values are kept in more precise ones.
 bfloat16 = dtype("bfloat16", numpy.float32)

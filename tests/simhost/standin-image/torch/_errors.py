@@ -14,7 +14,8 @@ NOT_COMPILED = "Torch not compiled with CUDA enabled"
 
 
 def driver_too_old(found: int) -> str:
-    return f"The NVIDIA driver on your system is too old (found version {found}). Update the driver, or use a build for its CUDA. (simulated PyTorch)"
+    todo = "Update the driver, or use a build for its CUDA. (simulated PyTorch)"
+    return f"The NVIDIA driver on your system is too old (found version {found}). {todo}"
 
 
 def count_failed(code: int, text: str) -> str:

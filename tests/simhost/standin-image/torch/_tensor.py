@@ -12,7 +12,7 @@ import numpy
 from torch import _driver, _dtype, cuda
 
 
-class device:
+class device:  # noqa: N801  PyTorch's name
     """A device by name: cpu, cuda, cuda:1."""
 
     def __init__(self, name: str | device, index: int | None = None) -> None:
@@ -74,7 +74,7 @@ class Tensor:
         return self.device.type == "cuda"
 
     @property
-    def T(self) -> Tensor:
+    def T(self) -> Tensor:  # noqa: N802
         return Tensor(self._array.T, self.device)
 
     def size(self, dim: int | None = None) -> Any:
@@ -150,7 +150,7 @@ class Tensor:
     def __matmul__(self, other: Tensor) -> Tensor:
         if self.shape[-1] != other.shape[max(other.dim() - 2, 0)]:
             raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({self.shape} and {other.shape})")
-        return self._run(_product, other, operations=2.0 * self.numel() * other.shape[-1])
+        return self._run(_product_on_gpu if self.is_cuda else _product, other, operations=2.0 * self.numel() * other.shape[-1])
 
     matmul = mm = __matmul__
 
@@ -231,6 +231,11 @@ def _product(left: numpy.ndarray, right: numpy.ndarray) -> numpy.ndarray:
     if left.dtype == numpy.float16:
         return (left.astype(numpy.float32) @ right.astype(numpy.float32)).astype(numpy.float16)
     return left @ right
+
+
+def _product_on_gpu(left: numpy.ndarray, right: numpy.ndarray) -> numpy.ndarray:
+    """Summed otherwise than on the CPU, so that the two differ by rounding, as real ones do."""
+    return (left.astype(numpy.float64) @ right.astype(numpy.float64)).astype(left.dtype)
 
 
 # --- functions --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def _get() -> _driver.Driver:
         raise AssertionError(_errors.NOT_COMPILED)
     try:
         return _driver.get()
-    except _driver.Problem as problem:
+    except _driver.CudaError as problem:
         raise RuntimeError(str(problem)) from None
 
 
@@ -50,7 +50,7 @@ def device_count() -> int:
         return 0
     try:
         return _driver.get().count
-    except _driver.Problem as problem:
+    except _driver.CudaError as problem:
         if problem.warns:
             warnings.warn(f"CUDA initialization: {problem}", UserWarning, stacklevel=2)
         return 0

@@ -107,8 +107,7 @@ def test_what_the_child_has_started_is_killed_too():
 def test_grandchild_that_keeps_the_pipes_does_not_delay_the_answer():
     begin = time.monotonic()
     result = python(
-        "import subprocess, sys\n"
-        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True)",
+        "import subprocess, sys\nprint(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True)",
         timeout_s=20,
     )
     os.kill(int(result.out), signal.SIGKILL)

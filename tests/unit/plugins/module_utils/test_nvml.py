@@ -168,6 +168,20 @@ def test_health_by_what_the_gpu_answers(fault, health):
     assert gpu["memory_total_mib"] is None
 
 
+def test_a_gpu_too_ill_to_tell_its_address():
+    class Ill(FakeNvml):
+        def nvmlDeviceGetPciInfo(self, gpu):
+            return self._of(gpu, super().nvmlDeviceGetPciInfo(gpu))
+
+    nvml = Ill(FakeGpu("00000000:00:05.0"), FakeGpu("00000000:00:06.0", fault=15))
+    gpus = collect(nvml, ["0000:00:05.0", "0000:00:06.0"])["gpus"]
+    assert {address: (gpu["health"], gpu["index"]) for address, gpu in gpus.items()} == {
+        "0000:00:05.0": ("ok", 0),
+        "0000:00:06.0": ("lost", 1),
+    }
+    assert collect(nvml, ["0000:00:06.0"])["gpus"]["0000:00:06.0"] == {"health": "error"}
+
+
 @pytest.mark.parametrize(("code", "health"), [(15, "lost"), (16, "reset_required"), (6, "error"), (999, "error")])
 def test_health_of_a_gpu_without_a_handle(code, health):
     nvml = FakeNvml(FakeGpu("00000000:00:05.0"), unlisted={"0000:00:06.0": code})

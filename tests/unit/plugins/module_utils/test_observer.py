@@ -106,10 +106,7 @@ def test_pci_addresses(text, address):
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFF), st.integers(0, 0x1F), st.integers(0, 7))
 def test_addresses_of_nvml_become_those_of_sysfs(domain, bus, device, function):
-    assert (
-        _observer.pci_address(f"{domain:08X}:{bus:02X}:{device:02X}.{function}")
-        == f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
-    )
+    assert _observer.pci_address(f"{domain:08X}:{bus:02X}:{device:02X}.{function}") == f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
 
 
 @given(st.text())

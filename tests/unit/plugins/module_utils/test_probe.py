@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 
 FIXTURES = pathlib.Path(__file__).parents[2] / "fixtures" / "probe"
 MARKER = _probe_program.MARKER
+# A short alphabet: what splits lines, what JSON is made of, and letters; all of Unicode takes seconds to set up.
+TEXT = "ab0 @{}[]\":,\\\n\r\x0b\x1c\x85\u2028é"
 
 
 def run_probe(
@@ -92,7 +94,6 @@ def test_a_good_gpu_computes_the_right_product() -> None:
     for kernel in kernels:
         assert kernel["right"] is True
         assert kernel["relative_error"] == 0
-        assert kernel["size"] == _probe_program.SIZES[-1]
         assert kernel["memory_free_mib"] == 20480
         assert kernel["gpu_ms"] >= 0 and kernel["cpu_ms"] > 0
 
@@ -101,7 +102,7 @@ def test_a_good_gpu_computes_the_right_product() -> None:
 def test_a_wrong_product_is_seen(wrong: object) -> None:
     kernel = run_probe(fake_torch={"wrong": wrong}).kernels()[0]
     assert kernel["right"] is False
-    assert kernel["size"] == _probe_program.SIZES[0], "the first product tells already"
+    assert kernel["relative_error"] == "nan" or kernel["relative_error"] > _probe_program.TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ def test_the_path_of_a_loaded_library_is_found() -> None:
     assert _probe_program.loaded_path("libnosuchlibrary") is None
 
 
-@given(st.text())
+@given(st.text(TEXT))
 def test_what_is_reported_is_one_short_line(text: str) -> None:
     line = _probe_program.shorten(text)
     assert len(line) <= _probe_program.TEXT_LIMIT
@@ -311,7 +312,7 @@ def test_what_is_reported_is_one_short_line(text: str) -> None:
 # -- reading the answer ------------------------------------------------------------------------------------------------
 
 STAGES = ("python", "nodes", "libcuda", "cuinit", "devices", "torch", "torch_cuda", "kernel 0")
-DATA = st.dictionaries(st.text(max_size=6), st.none() | st.integers() | st.text(max_size=20), max_size=4)
+DATA = st.dictionaries(st.text(TEXT, max_size=6), st.none() | st.integers() | st.text(TEXT, max_size=20), max_size=4)
 
 
 def whole_output(stages: list[tuple[str, dict[str, Any]]]) -> bytes:
@@ -326,7 +327,7 @@ def whole_output(stages: list[tuple[str, dict[str, Any]]]) -> bytes:
 RECORDS = st.lists(st.tuples(st.sampled_from(STAGES), DATA), unique_by=lambda record: record[0], max_size=8)
 
 
-@given(RECORDS, st.lists(st.text(alphabet=st.characters(exclude_characters="@")), max_size=9), st.binary(max_size=30))
+@given(RECORDS, st.lists(st.text(TEXT.replace("@", "")), max_size=9), st.binary(max_size=30))
 def test_lines_are_found_between_garbage(records: Any, garbage: list[str], tail: bytes) -> None:
     lines = whole_output(records).split(b"\n")
     noisy = b""
@@ -352,7 +353,7 @@ def test_a_cut_off_answer_is_read_as_far_as_it_goes(records: Any, data: Any) -> 
     assert report.running is None or report.running == names[len(report.stages)]
 
 
-@given(st.binary() | st.lists(st.text()).map(lambda parts: (MARKER + MARKER.join(parts)).encode()))
+@given(st.binary() | st.lists(st.text(TEXT)).map(lambda parts: (MARKER + MARKER.join(parts)).encode()))
 def test_no_output_is_a_traceback(output: bytes) -> None:
     report = _probe.parse(output)
     assert all(isinstance(data, dict) for data in report.stages.values())

@@ -151,6 +151,21 @@ def test_a_lost_gpu_is_found_by_its_number_or_address():
     assert _smi.parse_refusals(text) == [("1", 15), ("0000:3B:00.0", 999)]
 
 
+@pytest.mark.parametrize(("words", "health"), [("GPU is lost", "lost"), ("GPU requires reset", "reset_required")])
+def test_a_gpu_too_ill_to_tell_its_address(tmp_path, words, health):
+    class Ill:
+        def run(self, program, query, *form):
+            fields = query.partition("=")[2].split(",")
+            values = {"index": "1", "driver_version": "470.256.02"}
+            good = {"index": "0", "driver_version": "470.256.02", "pci.bus_id": f"0000{A10}"}
+            lines = [", ".join(row.get(field, stand_in) for field in fields) for row, stand_in in ((good, "[N/A]"), (values, f"[{words}]"))]
+            return _command.Result(0, "\n".join(lines).encode(), b"")
+
+    gpus = observe(tmp_path, Ill(), [A10, "0000:00:06.0"]).gpus
+    assert [gpu["health"] for gpu in gpus.values()] == ["ok", health]
+    assert list(gpus) == [A10, "0000:00:06.0"]
+
+
 def test_a_gpu_that_is_not_listed_is_ill(tmp_path):
     gpus = observe(tmp_path, Replay("535", "ok"), [A10, "0000:00:06.0"]).gpus
     assert gpus["0000:00:06.0"] == {"health": "error"}

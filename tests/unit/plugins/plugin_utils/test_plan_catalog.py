@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 DIGEST = "sha256:" + "a" * 64
-SITE = {"name": "site", "image": "registry.example.org:5000/ai/dify:web-server-cuda12.2-v3", "cuda": "12.2", "torch": "2.3.1", "sm": ["8.0", "8.6"]}
+SITE = {
+    "name": "site",
+    "image": "registry.example.org:5000/ai/dify:web-server-cuda12.2-v3",
+    "cuda": "12.2",
+    "torch": "2.3.1",
+    "sm": ["8.0", "8.6"],
+}
 
 
 def load(*entries, **changed):
@@ -98,7 +104,9 @@ def test_an_empty_catalog():
         load(with_defaults=False)
 
 
-@pytest.mark.parametrize("changed", [{"repository": "difyops/x:1"}, {"repository": "Difyops"}, {"repository": ""}, {"version": "0 1"}, {"version": ""}])
+@pytest.mark.parametrize(
+    "changed", [{"repository": "difyops/x:1"}, {"repository": "Difyops"}, {"repository": ""}, {"version": "0 1"}, {"version": ""}]
+)
 def test_a_wrong_repository_or_version(changed):
     with pytest.raises(_catalog.CatalogError, match=r"image_(repository|version)"):
         load(**changed)
@@ -114,7 +122,9 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-VALUES = JUNK | st.sampled_from(["12.6", "13.0", "2.14.1", "a:1", "x:latest", DIGEST, "build", "pull", ["8.0"], "https://w.example.org/cu126"])
+VALUES = JUNK | st.sampled_from(
+    ["12.6", "13.0", "2.14.1", "a:1", "x:latest", DIGEST, "build", "pull", ["8.0"], "https://w.example.org/cu126"]
+)
 
 
 @given(JUNK | st.lists(st.dictionaries(st.sampled_from([*_catalog._KEYS, "other"]), VALUES, max_size=8), max_size=3))

@@ -50,7 +50,7 @@ def test_models_from_the_host_are_read_only_and_never_made():
     }
 
 
-@pytest.mark.parametrize("address, port", [("0.0.0.0", "0.0.0.0:8000:8000"), ("::1", "[::1]:8000:8000")])
+@pytest.mark.parametrize("address, port", [("192.0.2.10", "192.0.2.10:8000:8000"), ("::1", "[::1]:8000:8000")])
 def test_where_it_is_published(address, port):
     assert project(_compose.Service(bind_address=address))[1]["services"]["dify-gpu"]["ports"] == [port]
 
@@ -62,6 +62,12 @@ def test_the_health_check_really_asks_the_server():
     assert "http://127.0.0.1:8000/health" in probe[3] and "ProxyHandler({})" in probe[3]
 
 
+@pytest.mark.parametrize("value", ["1e-5", "0o17", "12", "1.5", "+1", ".inf", "0x1f", "true", "null", "~", "yes", "", "2026-11-22", "1:30"])
+def test_no_text_is_read_as_a_number_or_a_boolean(value):
+    text = project(_compose.Service(environment={"A": value}))[0]
+    assert f"      A: '{value}'\n" in text
+
+
 def test_the_config_label_follows_every_setting():
     settings = [
         _compose.Service(),
@@ -70,14 +76,18 @@ def test_the_config_label_follows_every_setting():
         _compose.Service(home="/srv/x"),
         _compose.Service(models_dir="/m"),
         _compose.Service(environment={"A": "1"}),
-        _compose.Service(bind_address="0.0.0.0"),
+        _compose.Service(bind_address="192.0.2.10"),
         _compose.Service(project="p"),
     ]
     configs = [project(service)[2] for service in settings] + [project(gpu=False)[2], project(reference="difyops/dify-gpu:v2")[2]]
     assert len(set(configs)) == len(configs)
 
 
-@given(st.dictionaries(st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"])), max_size=4))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"])), max_size=4
+    )
+)
 def test_every_environment_arrives_as_it_was_given(environment):
     service = _compose.Service(environment=environment)
     text, document, _config = project(service)

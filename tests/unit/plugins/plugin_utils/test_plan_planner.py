@@ -162,7 +162,10 @@ def test_the_cpu_by_name():
     assert plan(without_gpu(), variant="cpu", cpu_fallback="never")["mode"] == "cpu"
 
 
-@pytest.mark.parametrize("changed, sentence", [({"variant": "cuda99"}, "'cuda99' is not in the catalog; it has cpu, cuda11.8"), ({"force": True}, "needs a variant")])
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [({"variant": "cuda99"}, "'cuda99' is not in the catalog; it has cpu, cuda11.8"), ({"force": True}, "needs a variant")],
+)
 def test_wishes_that_no_host_could_have(changed, sentence):
     with pytest.raises(_planner.WishError, match=sentence):
         plan(nvidia(), **changed)
@@ -185,7 +188,9 @@ def test_no_gpu_and_no_cpu_variant():
 BROKEN = {
     _plan_codes.DRIVER_NOT_LOADED: nvidia(None, [gpu(bound_driver="nouveau", index=None)]),
     _plan_codes.DRIVER_MISMATCH: without(nvidia(), "driver", "mismatch", value=True),
-    _plan_codes.DRIVER_SILENT: nvidia(nvml={"source": "sysfs", "error": {"code": None, "name": "TIMEOUT", "message": "no answer within 10 s"}}),
+    _plan_codes.DRIVER_SILENT: nvidia(
+        nvml={"source": "sysfs", "error": {"code": None, "name": "TIMEOUT", "message": "no answer within 10 s"}}
+    ),
     _plan_codes.NO_USABLE_GPU: nvidia(gpus=[gpu(health="lost"), gpu(T4, 6, bound_driver="nouveau", index=None)]),
     _plan_codes.NO_VARIANT_FITS: nvidia("440.100"),
     _plan_codes.CDI_OFF: without(nvidia(), "engine", "cdi_enabled", value=False),
@@ -370,6 +375,13 @@ def test_an_image_that_is_not_the_one(image, action, reason):
     assert made["parts"]["dify"]["action"] == "update" and "another image" in made["parts"]["dify"]["reason"]
 
 
+def test_a_container_whose_image_nobody_knows_runs_another_image():
+    first = plan(nvidia())
+    dify = without(applied(first), "images", value={})
+    dify["containers"][0]["image_id"] = None
+    assert "another image" in plan(nvidia(), dify)["parts"]["dify"]["reason"]
+
+
 def test_a_pulled_image_of_another_digest():
     catalog = _catalog.load([{"name": "cuda12.6", "source": "pull", "digest": DIGEST}], "registry.example.org/dify-gpu", "0.1.0")
     first = plan(nvidia(), catalog=catalog)
@@ -384,7 +396,9 @@ def test_an_engine_that_does_not_tell_what_is_deployed_blocks():
     assert codes(made["blocked"]) == [_plan_codes.DIFY_NOT_READABLE] and made["parts"]["dify"]["action"] == "blocked"
 
 
-@pytest.mark.parametrize("changed", [{"port": 9000}, {"models_dir": "/srv/models"}, {"environment": {"BATCH_SIZE": "8"}}, {"bind_address": "::1"}])
+@pytest.mark.parametrize(
+    "changed", [{"port": 9000}, {"models_dir": "/srv/models"}, {"environment": {"BATCH_SIZE": "8"}}, {"bind_address": "::1"}]
+)
 def test_a_changed_wish_updates_the_service_and_not_the_image(changed):
     made = plan(nvidia(), applied(plan(nvidia())), service=_compose.Service(**changed))
     assert (made["parts"]["image"]["action"], made["parts"]["dify"]["action"]) == ("none", "update")

@@ -251,7 +251,9 @@ def test_a_cuda_release_newer_than_the_tables():
 
 
 DRIVERS = st.builds(lambda branch, rest: f"{branch}.{rest:02d}.01", st.integers(430, 640), st.integers(0, 250))
-CAPABILITIES = st.sampled_from(["3.7", "5.0", "5.2", "6.0", "6.1", "7.0", "7.2", "7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"])
+CAPABILITIES = st.sampled_from(
+    ["3.7", "5.0", "5.2", "6.0", "6.1", "7.0", "7.2", "7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
+)
 LEVELS = {None: 0, "minor": 1, "full": 2}
 
 

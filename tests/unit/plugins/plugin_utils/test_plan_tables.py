@@ -58,14 +58,22 @@ def test_no_compiler_list_for_a_cuda_without_a_driver():
     assert all(archs == tuple(sorted(archs, key=_cuda.number)) for archs in _cuda.COMPILES_FOR.values())
 
 
-@pytest.mark.parametrize("branch, cuda", [(470, "11.4"), (515, "11.7"), (520, "11.8"), (535, "12.2"), (565, "12.7"), (580, "13.0"), (615, "13.4")])
+@pytest.mark.parametrize(
+    "branch, cuda", [(470, "11.4"), (515, "11.7"), (520, "11.8"), (535, "12.2"), (565, "12.7"), (580, "13.0"), (615, "13.4")]
+)
 def test_what_a_branch_reports(branch, cuda):
     assert _cuda.driver_cuda(f"{branch}.10.01") == cuda
 
 
 @pytest.mark.parametrize(
     "driver, reported, cuda",
-    [("535.10", "13.0", "12.2"), ("630.10", "13.6", "13.6"), ("630.10", None, "13.5"), ("630.10", "12.0", "13.5"), ("440.10", "10.2", None)],
+    [
+        ("535.10", "13.0", "12.2"),
+        ("630.10", "13.6", "13.6"),
+        ("630.10", None, "13.5"),
+        ("630.10", "12.0", "13.5"),
+        ("440.10", "10.2", None),
+    ],
 )
 def test_the_table_decides_and_the_driver_itself_only_beyond_it(driver, reported, cuda):
     assert _cuda.driver_cuda(driver, reported) == cuda
@@ -115,6 +123,36 @@ def test_default_variants_are_what_pytorch_built(variant):
     assert variant.source == "build" and variant.image == f"difyops/dify-gpu:web-server-{variant.name}-v0.1.0"
 
 
+def documented_rows(heading):
+    """Return the cells of the table below a heading of docs/compatibility.md, without backticks."""
+    with open(os.path.join(ROOT, "docs", "compatibility.md"), encoding="utf-8") as handle:
+        section = handle.read().split(heading, 1)[1]
+    rows = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE).group(0).splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_documented_variants_are_those_of_the_catalog():
+    floors = {None: "-", **{str(major): floor for major, floor in _cuda.MINOR_FLOOR.items()}}
+    wanted = [[v.name, v.torch, " ".join(v.sm) or "-", v.ptx or "-", floors[v.cuda.split(".")[0] if v.cuda else None]] for v in DEFAULTS]
+    assert documented_rows("## The default variants") == wanted
+
+
+def test_the_documented_examples_are_true():
+    rows = documented_rows("Examples with the default catalog")
+    capabilities = {"T4": "7.5", "A10": "8.6", "H100": "9.0", "B200": "10.0", "A100": "8.0", "V100": "7.0"}
+    for cards, driver, variant, support in rows[:-1]:
+        gpus = [_selector.Gpu(card, capabilities[card]) for card in cards.split(" and ")]
+        chosen = _selector.select(DEFAULTS, _selector.Driver(driver), gpus, "newest", False).chosen
+        assert (chosen.variant.name, chosen.support) == (variant, support)
+    assert len(rows) == 8
+
+
+def test_the_documented_floors_are_those_of_the_table():
+    assert documented_rows("The driver carries it, in this order") == [
+        [str(major), floor, _cuda.driver_cuda(floor)] for major, floor in _cuda.MINOR_FLOOR.items()
+    ]
+
+
 def test_the_cpu_variant_is_the_one_the_tests_run():
     cpu = DEFAULTS[0]
     assert (cpu.name, cpu.cuda, cpu.torch, cpu.sm, cpu.ptx) == ("cpu", None, "2.13.0", (), None)
@@ -139,7 +177,9 @@ def test_every_gpu_of_the_table_is_of_a_known_architecture():
         assert product.compute_capability in capabilities[product.architecture]
 
 
-@pytest.mark.parametrize("product", sorted({(p.compute_capability or "", p.architecture) for p in _gpus.table().values()} - {("", "kepler")}))
+@pytest.mark.parametrize(
+    "product", sorted({(p.compute_capability or "", p.architecture) for p in _gpus.table().values()} - {("", "kepler")})
+)
 def test_every_gpu_since_maxwell_has_a_variant_on_the_newest_driver_that_it_can_have(product):
     capability, architecture = product
     driver = "580.95.05" if architecture in ("maxwell", "pascal", "volta") else "615.71.09"
@@ -178,7 +218,13 @@ def test_unknown_gpus(device_id):
 
 @pytest.mark.parametrize(
     "branch, day, ended",
-    [(535, "2026-06-30", None), (535, "2026-07-01", "2026-06"), (580, "2026-11-22", None), (590, "2030-01-01", None), (123, "2030-01-01", None)],
+    [
+        (535, "2026-06-30", None),
+        (535, "2026-07-01", "2026-06"),
+        (580, "2026-11-22", None),
+        (590, "2030-01-01", None),
+        (123, "2030-01-01", None),
+    ],
 )
 def test_end_of_life(branch, day, ended):
     assert _branches.ended(branch, datetime.date.fromisoformat(day)) == ended
@@ -189,7 +235,9 @@ def test_every_listed_branch_with_an_end_reports_a_cuda():
     assert all(re.fullmatch(r"20[0-9]{2}-(0[1-9]|1[0-2])", known.end_of_life) for known in _branches.BRANCHES.values() if known.end_of_life)
 
 
-@pytest.mark.parametrize("version, unsafe", [("1.17.8", True), ("1.19.0", True), ("1.19.1", False), ("1.20.1-1", False), (None, None), ("?", None)])
+@pytest.mark.parametrize(
+    "version, unsafe", [("1.17.8", True), ("1.19.0", True), ("1.19.1", False), ("1.20.1-1", False), (None, None), ("?", None)]
+)
 def test_unsafe_toolkits(version, unsafe):
     assert _toolkit.is_unsafe(version) is unsafe
 
@@ -207,6 +255,9 @@ def test_the_collections_version_is_the_default_image_version():
         assert gpu_plan.ARGUMENT_SPEC["image_version"]["default"] == yaml.safe_load(handle)["version"]
 
 
-@pytest.mark.parametrize("text, expected", [("2.26.1-4", "2.26.1"), ("v2.40.3-desktop", "2.40.3"), ("535.247.01", "535.247.1"), ("x", None), (3, None), ("", None)])
+@pytest.mark.parametrize(
+    "text, expected",
+    [("2.26.1-4", "2.26.1"), ("v2.40.3-desktop", "2.40.3"), ("535.247.01", "535.247.1"), ("x", None), (3, None), ("", None)],
+)
 def test_leading_versions(text, expected):
     assert _versions.parse(text) == (Version(expected) if expected else None)

@@ -70,7 +70,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     async def embeddings(body: EmbeddingsRequest) -> JSONResponse:
         service.check_ready()
         embedder = service.embedder
-        assert embedder is not None  # noqa: S101  ready says so
+        assert embedder is not None
         _check_name(body.model, embedder.name, "embedding")
         if body.dimensions not in (None, embedder.dimensions):
             raise ServiceError(

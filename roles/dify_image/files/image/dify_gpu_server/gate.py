@@ -25,10 +25,6 @@ ENDPOINTS = {
 }
 
 
-class BodyTooLarge(Exception):
-    """The body went over the limit while it was read."""
-
-
 class Gate:
     """ASGI middleware. It stands before the parsing, so that a caller without the key costs nothing."""
 
@@ -45,19 +41,15 @@ class Gate:
         endpoint = ENDPOINTS.get(scope["path"], "other")
         began = time.monotonic()
         status = 500
-        started = False
 
         async def observed(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
             await send(message)
 
         try:
             await self._checked(scope, receive, observed)
-        except BodyTooLarge:
-            if not started:
-                await _answer(self._too_large(), observed)
         finally:
             self._metrics.requests.labels(endpoint, str(status)).inc()
             self._metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
@@ -74,20 +66,29 @@ class Gate:
             await _answer(error, send)
             return
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_body:
+        body = None if declared.isdigit() and int(declared) > self._max_body else await self._body(receive)
+        if body is None:
             await _answer(self._too_large(), send)
             return
-        read = 0
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def counted() -> Message:
-            nonlocal read
+        async def replayed() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self._app(scope, replayed, send)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The complete body; None when it is above the limit, which a sender need not declare."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._max_body:
-                raise BodyTooLarge
-            return message
-
-        await self._app(scope, counted, send)
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_body:
+                return None
+            if not message.get("more_body", False):
+                return b"".join(parts)
 
     def _key_fits(self, header: bytes) -> bool:
         scheme, _, key = header.partition(b" ")

@@ -1,0 +1,135 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report phase: documented in plugins/modules/gpu_report.py, rendered in plugins/plugin_utils/_report_text.py."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible.utils.color import stringc
+from ansible.utils.display import Display
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _report, _report_text
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "show": {"type": "str", "choices": ["plan", "verdict"], "required": True},
+    "hosts": {"type": "list", "elements": "str"},
+    "path": {"type": "path"},
+}
+_COLORS = {"proven": "green", "cpu": "green", "degraded": "yellow", "checked": "cyan", "unproven": "yellow"}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Print what is known of all hosts of the play, once, and return it."""
+
+    BYPASS_HOST_LOOP = True
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the records. Raises AnsibleActionFail with one sentence when the options cannot be used."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        options = _validated(self._task.args)
+        hosts = _hosts(options["hosts"], variables)
+        check = bool(self._task.check_mode)
+        known = {host: _known(variables["hostvars"], host) for host in hosts}
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        in_play = _in_play(variables)
+        records = [_report.build_record(host, *known[host], in_play(host), check, now) for host in hosts]
+        if options["show"] == "plan":
+            text = _plan_text(records, known, bool(self._task.diff), check)
+        else:
+            text = _report_text.render_verdict(records, check, _paint)
+        Display().display(f"\n{text}\n")
+        if options["path"]:
+            _write(options["path"], records)
+        result.update(
+            changed=False,
+            records=records,
+            summary=_report.summarize(records),
+            failed_hosts=_report.failed_hosts(records),
+            # With -v the records of a large fleet would bury the report itself.
+            _ansible_verbose_override=True,
+        )
+        return result
+
+
+def _paint(text: str, result: str) -> str:
+    painted: str = stringc(text, _COLORS.get(result, "red"))
+    return painted
+
+
+def _plan_text(records: Sequence[Mapping[str, Any]], known: Mapping[str, Any], diff: bool, check: bool) -> str:
+    plans = []
+    for record in records:
+        facts = known[record["host"]][0]
+        changes = (record["plan"] or {}).get("status") == "change"
+        difference = ""
+        if diff and changes:
+            render, present = facts["gpu_plan"].get("render"), (facts.get("dify") or {}).get("files")
+            difference = _report_text.render_difference(render, present)
+        plan = None if record["result"] == "unreachable" else record["plan"]
+        plans.append((record["host"], plan, difference))
+    return _report_text.render_plan(plans, check)
+
+
+def _validated(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as plain data."""
+    checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate({key: value for key, value in args.items() if value is not None})
+    if checked.unsupported_parameters:
+        unknown = ", ".join(sorted(str(name) for name in checked.unsupported_parameters))
+        raise AnsibleActionFail(f"gpu_report: unknown option {unknown}; the options are {', '.join(ARGUMENT_SPEC)}.")
+    if checked.error_messages:
+        raise AnsibleActionFail(f"gpu_report: {checked.error_messages[0]}")
+    return {name: checked.validated_parameters.get(name) for name in ARGUMENT_SPEC}
+
+
+def _hosts(asked: Sequence[str] | None, variables: Mapping[str, Any]) -> list[str]:
+    hosts = list(dict.fromkeys(str(host) for host in (variables.get("ansible_play_hosts_all", []) if asked is None else asked)))
+    unknown = [host for host in hosts if host not in variables["hostvars"]]
+    if unknown:
+        raise AnsibleActionFail(f"gpu_report: option hosts names {', '.join(unknown)}, which the inventory does not have.")
+    return hosts
+
+
+def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a host's facts, as far as they are reported, and its outcome."""
+    variables = hostvars[host]
+    facts = variables.get("ansible_facts") or {}
+    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict")
+    outcome = _plain(host, variables.get("dify_outcome"))
+    return (
+        {key: _plain(host, facts[key]) for key in keys if isinstance(facts.get(key), Mapping)},
+        outcome if isinstance(outcome, dict) else None,
+    )
+
+
+def _plain(host: str, value: Any) -> Any:
+    """Return plain data: what Ansible hands out may be lazy or marked, and would not survive a file."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as exc:
+        raise AnsibleActionFail(f"gpu_report: a fact of {host} holds something that is no plain data ({exc}).") from exc
+
+
+def _in_play(variables: Mapping[str, Any]) -> Any:
+    """Return the test whether a host is still in the play; hosts of other plays count as being in."""
+    everybody = set(variables.get("ansible_play_hosts_all") or [])
+    left = everybody - set(variables.get("ansible_play_hosts") or [])
+    return lambda host: host not in left
+
+
+def _write(path: str, records: Sequence[Mapping[str, Any]]) -> None:
+    target = os.path.abspath(os.path.expanduser(path))
+    try:
+        _report.write_file(target, _report.json_lines(records))
+    except OSError as exc:
+        raise AnsibleActionFail(f"gpu_report: the report cannot be written to {target}: {exc.strerror or exc}.") from exc

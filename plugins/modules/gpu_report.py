@@ -1,0 +1,199 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The work is done on the controller, by the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: gpu_report
+short_description: Print the plan or the result of all hosts
+version_added: 0.1.0
+author:
+  - difyops.gpu authors (@difyops)
+description:
+  - Prints on the controller what is planned for all hosts, or what came of them, from facts that are there already.
+    No host is connected to.
+  - Runs once for all hosts of the play.
+  - Hosts with the same plan share one block, and hosts with the same trouble share one explanation.
+  - A host of which nothing is known, because it did not answer, is reported as V(unreachable).
+  - In check mode the report says that nothing was applied.
+options:
+  show:
+    description:
+      - V(plan) prints what would change on each host and why, with the image variants that were rejected. In diff mode also
+        the files that would be written, as far as their present content is known.
+      - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
+    type: str
+    choices: [plan, verdict]
+    required: true
+  hosts:
+    description: Hosts to report. When left out, all hosts of the play, also those that left it.
+    type: list
+    elements: str
+  path:
+    description:
+      - File on the controller to write the records to, one line of JSON for each host. Its directory must exist.
+      - The file is replaced as a whole. It is output and no state of a host, so it is written in check mode as well, with
+        C(check) set to true in each record, and does not count as a change.
+    type: path
+attributes:
+  action:
+    support: full
+    description: Has an action plugin, which does all the work on the controller.
+  async:
+    support: none
+    description: Does not run in the background.
+  bypass_host_loop:
+    support: full
+    description: Runs once for all hosts of the play. The free strategy does not support that.
+  check_mode:
+    support: full
+    description: Changes nothing on any host in any mode.
+  diff_mode:
+    support: full
+    description: Prints the files that the plan would write.
+  platform:
+    platforms: posix
+    support: full
+    description: Runs on the controller.
+notes:
+  - Reads C(ansible_facts['nvidia']), C(ansible_facts['dify']), C(ansible_facts['gpu_plan']) and
+    C(ansible_facts['gpu_verdict']) of each host, and its variable C(dify_outcome).
+  - C(dify_outcome) is a dictionary with C(status), one of V(ok), V(changed), V(blocked), V(failed), V(unreachable),
+    V(restored) and V(not_run), with C(message), a sentence, and with C(restored), whether the service that ran before is
+    back. A playbook sets it where it rescues a host from an error.
+seealso:
+  - module: difyops.gpu.gpu_plan
+  - module: difyops.gpu.gpu_verify
+"""
+
+EXAMPLES = r"""
+- name: Print the plan
+  difyops.gpu.gpu_report:
+    show: plan
+
+- name: Print the result and keep it
+  difyops.gpu.gpu_report:
+    show: verdict
+    hosts: "{{ groups['dify_gpu'] }}"
+    path: "{{ playbook_dir }}/report.jsonl"
+  register: report
+
+- name: Fail when a host needs somebody
+  ansible.builtin.assert:
+    that: report.failed_hosts | length == 0
+    fail_msg: "Look after {{ report.failed_hosts | join(', ') }}."
+"""
+
+RETURN = r"""
+records:
+  description: One record for each host, in the order of the hosts. Each has every key always.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    schema:
+      description: Version of the record's form.
+      returned: always
+      type: int
+      sample: 1
+    time:
+      description: When the report was made.
+      returned: always
+      type: str
+      sample: "2026-11-22T11:27:00+00:00"
+    host:
+      description: Name of the host.
+      returned: always
+      type: str
+      sample: a10-535
+    check:
+      description: Whether the report was made in check mode.
+      returned: always
+      type: bool
+      sample: false
+    result:
+      description:
+        - What the host came out as. V(proven), V(cpu), V(degraded), V(unproven) and V(failed) are the verdict's;
+          V(checked) is a host with a plan in check mode, V(blocked) one whose plan is, V(not_run) one with a plan and no
+          verdict.
+      returned: always
+      type: str
+      sample: proven
+    ok:
+      description: Whether nobody has to look after the host, which V(proven), V(cpu), V(degraded) and V(checked) mean.
+      returned: always
+      type: bool
+      sample: true
+    sentence:
+      description: The result in one sentence.
+      returned: always
+      type: str
+      sample: matrix product on NVIDIA A10 agrees with the CPU
+    code:
+      description: Code of what is wrong, null when nothing is or none was given.
+      returned: always
+      type: str
+      sample: DG404
+    remedy:
+      description: What to do about it, null when there is nothing to do.
+      returned: always
+      type: str
+      sample: upgrade the driver
+    outcome:
+      description: The host's C(dify_outcome), null when it has none.
+      returned: always
+      type: dict
+      sample: {status: restored, message: the proof failed, restored: true}
+    gpus:
+      description: The kinds of GPUs of the host, each with C(name) and C(count).
+      returned: always
+      type: list
+      elements: dict
+      sample: [{name: NVIDIA A10, count: 2}]
+    driver:
+      description: Version of the loaded driver, null when none is.
+      returned: always
+      type: str
+      sample: 535.247.01
+    cuda:
+      description: CUDA version that the driver supports.
+      returned: always
+      type: str
+      sample: "12.2"
+    variant:
+      description: Name of the planned image variant.
+      returned: always
+      type: str
+      sample: cuda12.6
+    image:
+      description: Reference of the planned image.
+      returned: always
+      type: str
+      sample: difyops/dify-gpu:web-server-cuda12.6-v0.1.0
+    plan:
+      description: The plan without the content of files, null when there is none.
+      returned: always
+      type: dict
+      sample: {status: change, mode: gpu}
+    verdict:
+      description: The whole verdict, null when there is none.
+      returned: always
+      type: dict
+      sample: {overall: proven}
+summary:
+  description: How many hosts there are, and how many came out as what.
+  returned: always
+  type: dict
+  sample: {hosts: 3, proven: 2, cpu: 1, degraded: 0, checked: 0, unproven: 0, failed: 0, blocked: 0, unreachable: 0, not_run: 0}
+failed_hosts:
+  description: Hosts that somebody has to look after.
+  returned: always
+  type: list
+  elements: str
+  sample: [t4-470]
+"""

@@ -1,0 +1,171 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is reported of a host: one record, from its facts, its plan, its verdict and what became of its run.
+
+A record is plain data with every key always; the renderers (terminal, JSON lines) read records and nothing else.
+
+This is private to difyops.gpu.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
+
+SCHEMA = 1
+
+# What a host can come out as; only the first four leave nothing to do.
+RESULTS = (
+    "proven",
+    "cpu",
+    "degraded",
+    "checked",
+    "unproven",
+    "failed",
+    "blocked",
+    "unreachable",
+    "not_run",
+)
+GOOD_RESULTS = frozenset(RESULTS[:4])
+
+_OUTCOMES = {"failed": "failed", "restored": "failed", "blocked": "blocked", "unreachable": "unreachable"}
+_PLAN_KEYS = ("status", "mode", "blocked", "parts", "image", "rejected", "reboot", "warnings")
+
+
+def build_record(
+    host: str, facts: Mapping[str, Any], outcome: Mapping[str, Any] | None, in_play: bool, check: bool, time: str
+) -> dict[str, Any]:
+    """Return the record of one host.
+
+    ``facts`` are the host's ansible_facts, empty for one that was never reached. ``outcome`` is its variable
+    dify_outcome. ``in_play`` is False for a host that left the play, be it failed or unreachable: what is then known of
+    it may stem from an earlier run.
+    """
+    nvidia, plan, verdict = (_mapping(facts.get(key)) for key in ("nvidia", "gpu_plan", "gpu_verdict"))
+    told = _mapping(outcome)
+    result = _result(plan, verdict, told, in_play, check)
+    if result in ("unreachable", "not_run", "blocked"):
+        verdict = {}
+    words = _words(result, plan, verdict, told)
+    return {
+        "schema": SCHEMA,
+        "time": time,
+        "host": host,
+        "check": check,
+        "result": result,
+        "ok": result in GOOD_RESULTS,
+        **words,
+        "outcome": {key: told.get(key) for key in ("status", "message", "restored")} if told else None,
+        "gpus": _gpus(nvidia),
+        "driver": _dig(nvidia, "driver", "loaded", "version"),
+        "cuda": _dig(nvidia, "driver", "cuda_version"),
+        "variant": _dig(plan, "image", "variant") or _dig(verdict, "expected", "variant"),
+        "image": _dig(plan, "image", "reference") or _dig(verdict, "container", "image"),
+        "plan": {key: plan.get(key) for key in _PLAN_KEYS} if plan else None,
+        "verdict": dict(verdict) if verdict else None,
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def _dig(document: Any, *path: str) -> Any:
+    for key in path:
+        document = _mapping(document).get(key)
+    return document
+
+
+def _result(
+    plan: Mapping[str, Any], verdict: Mapping[str, Any], outcome: Mapping[str, Any], in_play: bool, check: bool
+) -> str:
+    told = _OUTCOMES.get(str(outcome.get("status")))
+    if told is not None:
+        return told
+    if not in_play:
+        return "failed" if plan or verdict else "unreachable"
+    if plan.get("status") == "blocked":
+        return "blocked"
+    if outcome.get("status") == "not_run":
+        return "not_run"
+    if verdict:
+        overall = str(verdict.get("overall"))
+        return overall if overall in RESULTS else "unproven"
+    if plan:
+        return "checked" if check else "not_run"
+    return "not_run" if outcome else "unreachable"
+
+
+def _words(
+    result: str, plan: Mapping[str, Any], verdict: Mapping[str, Any], outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return sentence, code and remedy of a host, from the document that has most to say about its result."""
+    said = {"sentence": str(outcome.get("message") or "") or None, "code": None, "remedy": None}
+    blocked = next(iter(_list(plan.get("blocked"))), {})
+    if result == "blocked" and blocked:
+        return {"sentence": blocked.get("message"), "code": blocked.get("code"), "remedy": blocked.get("remedy")}
+    if verdict.get("code") or verdict.get("overall") == result:
+        return {"sentence": verdict.get("summary"), "code": verdict.get("code"), "remedy": verdict.get("remedy")}
+    return {**said, "sentence": said["sentence"] or _DEFAULT_SENTENCES.get(result)}
+
+
+_DEFAULT_SENTENCES = {
+    "unreachable": "the host did not answer in this run",
+    "failed": "the host left the run before it was proven; the error is in the output above",
+    "unproven": "the verdict cannot be read",
+    "not_run": "nothing was proven on this host in this run",
+    "blocked": "the plan is blocked",
+    "checked": "checked, not applied",
+}
+
+
+def _gpus(nvidia: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the kinds of GPUs with their number, in the order of their addresses."""
+    names = [str(gpu.get("name") or f"GPU {gpu.get('device_id') or '?'}") for gpu in _list(nvidia.get("gpus"))]
+    return [{"name": name, "count": names.count(name)} for name in dict.fromkeys(names)]
+
+
+def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many hosts came out as what, with ``hosts`` for all of them."""
+    counts = {result: sum(record["result"] == result for record in records) for result in RESULTS}
+    return {"hosts": len(records), **counts}
+
+
+def failed_hosts(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the hosts that need somebody."""
+    return [record["host"] for record in records if not record["ok"]]
+
+
+def json_lines(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the records as JSON, one on each line."""
+    return "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
+
+
+# Each turns the records into the text of one file; more formats go here.
+FILE_RENDERERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"jsonl": json_lines}
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a file at once or not at all. Raises OSError."""
+    folder = os.path.dirname(os.path.abspath(path))
+    umask = os.umask(0o077)
+    os.umask(umask)
+    handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

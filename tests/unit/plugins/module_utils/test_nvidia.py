@@ -1,0 +1,331 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.difyops.gpu.plugins.module_utils import _engine, _nvidia, _nvml, _packages
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Observation
+from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
+
+A10 = "0000:3b:00.0"
+KERNEL_KNOWS = {
+    "pci_address": A10,
+    "vendor_id": "0x10de",
+    "device_id": "0x2236",
+    "subsystem_vendor_id": "0x10de",
+    "subsystem_device_id": "0x1482",
+    "class": "0x030200",
+}
+GPU = {
+    "index": 0,
+    "name": "NVIDIA A10",
+    "uuid": "GPU-1",
+    "architecture": "ampere",
+    "compute_capability": "8.6",
+    "memory_total_mib": 23028,
+    "memory_used_mib": 0,
+    "compute_mode": "default",
+    "persistence_mode": True,
+    "ecc": {"current": True, "pending": True},
+    "mig": {"current": None, "pending": None, "devices": []},
+    "health": "ok",
+}
+GOOD = Observation("nvml", ok=True, driver_version="535.247.01", cuda_version="12.2", gpus={A10: GPU})
+DRIVER_TEXT = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.247.01  Tue Apr  1 10:05:48 UTC 2025\n"
+CONTRACT = {
+    "": {"schema", "host", "gpus", "driver", "nvml", "toolkit", "engine", "warnings"},
+    "host": {"os", "architecture", "kernel", "secure_boot", "virtualization", "nouveau_loaded", "nova_core_loaded"},
+    "driver": {
+        "loaded", "installed", "cuda_version", "branch", "mismatch", "next_kernel_has_module", "reboot_required",
+        "reboot_reasons", "fabric_manager", "persistenced",
+    },
+    "nvml": {"source", "error", "attempts"},
+    "toolkit": {"packages", "version", "lockstep", "mode", "cdi"},
+    "engine": {
+        "name", "version", "running", "error", "compose_version", "buildx_version", "runtimes", "default_runtime",
+        "cdi_enabled", "cdi_spec_dirs", "cgroup_driver", "cgroup_version", "gpu_containers", "daemon_config",
+    },
+}  # fmt: skip
+
+
+class Fixed:
+    """An observer that says what it was told to."""
+
+    def __init__(self, observation):
+        self.source, self._observation = observation.source, observation
+        self.asked = 0
+
+    def observe(self):
+        self.asked += 1
+        return self._observation
+
+
+def failing(source, code=None, hung=False, name="TIMEOUT"):
+    error = {"code": code, "name": name, "message": "x"} if code or hung else None
+    return Observation(source, ok=False, message="x", error=error, hung=hung)
+
+
+class Host:
+    """A file system with as much of a host as the observers look at."""
+
+    def __init__(self, root, monkeypatch):
+        self.root = root
+        self.monkeypatch = monkeypatch
+        (root / "etc").mkdir()
+        (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
+        self.packages([])
+        self.engine({})
+
+    def gpu(self, driver=None):
+        directory = self.root / "sys/bus/pci/devices" / A10
+        directory.mkdir(parents=True)
+        for name, value in (
+            ("vendor", "0x10de"),
+            ("device", "0x2236"),
+            ("subsystem_vendor", "0x10de"),
+            ("subsystem_device", "0x1482"),
+            ("class", "0x030200"),
+        ):
+            (directory / name).write_text(value + "\n")
+        if driver:
+            (directory / "driver").symlink_to(f"/sys/bus/pci/drivers/{driver}")
+
+    def load(self):
+        (self.root / "sys/module/nvidia").mkdir(parents=True)
+        (self.root / "sys/module/nvidia/version").write_text("535.247.01\n")
+        (self.root / "proc/driver/nvidia").mkdir(parents=True)
+        (self.root / "proc/driver/nvidia/version").write_text(DRIVER_TEXT)
+
+    def packages(self, packages):
+        def installed(root, family):
+            if isinstance(packages, Exception):
+                raise packages
+            return packages
+
+        self.monkeypatch.setattr(_packages, "installed", installed)
+
+    def engine(self, changes):
+        absent = _engine.daemon_config(str(self.root))
+        facts = {
+            **dict.fromkeys(CONTRACT["engine"]),
+            "running": False,
+            "runtimes": [],
+            "cdi_spec_dirs": [],
+            "daemon_config": absent,
+            **changes,
+        }
+        self.monkeypatch.setattr(_engine, "facts", lambda root, timeout_s: facts)
+
+    def answers(self, *observations):
+        self.monkeypatch.setattr(_nvidia, "_observers", lambda root, pci, timeout_s: [Fixed(o) for o in observations])
+
+    def gather(self):
+        facts = _nvidia.gather(str(self.root), 5)
+        assert json.loads(json.dumps(facts)) == facts
+        for part, keys in CONTRACT.items():
+            assert set(facts[part] if part else facts) == keys
+        return facts
+
+    def codes(self):
+        return [warning["code"] for warning in self.gather()["warnings"]]
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return Host(tmp_path, monkeypatch)
+
+
+def test_a_host_without_a_gpu_is_not_asked_for_one(host):
+    facts = host.gather()
+    assert facts["gpus"] == []
+    assert facts["nvml"] == {"source": "sysfs", "error": None, "attempts": [{"source": "sysfs", "ok": True, "message": None}]}
+    assert facts["driver"]["loaded"] is facts["driver"]["installed"] is facts["driver"]["mismatch"] is None
+    assert facts["warnings"] == []
+
+
+def test_a_good_host(host):
+    host.gpu("nvidia")
+    host.load()
+    host.answers(GOOD)
+    host.packages([Package("nvidia-kernel-dkms", "535.247.01-1", "Debian NVIDIA Maintainers", broken=False)])
+    facts = host.gather()
+    assert facts["gpus"] == [{**KERNEL_KNOWS, "bound_driver": "nvidia", **GPU, "processes": None}]
+    assert facts["driver"]["loaded"] == {"version": "535.247.01", "flavour": "proprietary"}
+    assert facts["driver"]["installed"] == {
+        "version": "535.247.01",
+        "flavour": "proprietary",
+        "origin": "debian",
+        "packages": [{"name": "nvidia-kernel-dkms", "version": "535.247.01-1"}],
+        "pinned": None,
+    }
+    assert (facts["driver"]["branch"], facts["driver"]["cuda_version"], facts["driver"]["mismatch"]) == ("535", "12.2", False)
+    assert facts["nvml"] == {"source": "nvml", "error": None, "attempts": [{"source": "nvml", "ok": True, "message": None}]}
+    assert facts["warnings"] == []
+
+
+def test_a_gpu_without_a_driver_has_all_its_keys(host):
+    host.gpu()
+    host.answers(failing("nvml", 9, name="NVML_ERROR_DRIVER_NOT_LOADED"), failing("nvidia-smi"), Observation("sysfs", ok=True))
+    facts = host.gather()
+    assert facts["gpus"] == [{**KERNEL_KNOWS, "bound_driver": None, **dict.fromkeys([*GPU, "processes"])}]
+    assert facts["nvml"]["source"] == "sysfs"
+    assert facts["nvml"]["error"]["code"] == 9
+    assert [warning["code"] for warning in facts["warnings"]] == ["DG106"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "loaded", "codes"),
+    [
+        ("nouveau", False, ["DG103"]),
+        ("nova_core", False, ["DG103"]),
+        ("vfio-pci", False, ["DG104"]),
+        (None, False, ["DG106"]),
+        (None, True, ["DG105"]),
+        ("nvidia", True, []),
+    ],
+)
+def test_who_holds_the_gpu(host, driver, loaded, codes):
+    host.gpu(driver)
+    if loaded:
+        host.load()
+    host.answers(Observation("nvml", ok=True) if loaded else Observation("sysfs", ok=True))
+    assert host.codes() == codes
+
+
+def test_gpus_of_virtual_machines_are_left_alone(host):
+    host.gpu("vfio-pci")
+    host.monkeypatch.setattr(_nvml, "NvmlObserver", lambda *arguments: pytest.fail("NVML was asked"))
+    assert host.gather()["nvml"]["source"] == "sysfs"
+
+
+@pytest.mark.parametrize(("health", "code"), [("lost", "DG111"), ("reset_required", "DG112"), ("error", "DG108")])
+def test_an_ill_gpu(host, health, code):
+    host.gpu("nvidia")
+    host.load()
+    host.answers(Observation("nvml", ok=True, gpus={A10: {"health": health}}))
+    assert host.gather()["gpus"][0]["health"] == health
+    assert host.codes() == [code]
+
+
+def test_versions_that_differ(host):
+    host.gpu("nvidia")
+    host.load()
+    host.answers(
+        failing("nvml", 18, name="X"),
+        failing("nvidia-smi", 18, name="X"),
+        Observation("sysfs", ok=True, gpus={A10: {"name": "NVIDIA A10", "uuid": None}}),
+    )
+    host.packages([Package("nvidia-kernel-dkms", "550.163.01-2", "Debian", broken=False)])
+    facts = host.gather()
+    assert facts["driver"]["mismatch"] is True
+    assert facts["gpus"][0]["name"] == "NVIDIA A10"
+    assert facts["warnings"] == [
+        {"code": "DG107", "message": "The loaded driver (535.247.01) and the driver's library differ (550.163.01 is installed)."}
+    ]
+
+
+def test_a_hanging_driver_is_asked_once(host):
+    host.gpu("nvidia")
+    host.load()
+    host.answers(failing("nvml", hung=True), GOOD, Observation("sysfs", ok=True))
+    facts = host.gather()
+    assert (facts["nvml"]["source"], facts["nvml"]["error"]["name"]) == ("sysfs", "TIMEOUT")
+    assert [attempt["ok"] for attempt in facts["nvml"]["attempts"]] == [False, False, False]
+    assert host.codes() == ["DG109"]
+
+
+def test_after_a_hang_no_other_source_is_sent_into_the_driver():
+    observers = [Fixed(failing("nvml", hung=True)), Fixed(GOOD), Fixed(Observation("sysfs", ok=True))]
+    _nvidia.observe(observers)
+    assert [observer.asked for observer in observers] == [1, 0, 0]
+
+
+def test_the_first_source_that_answers_is_enough():
+    observers = [Fixed(failing("nvml")), Fixed(Observation("nvidia-smi", ok=True)), Fixed(Observation("sysfs", ok=True))]
+    assert [observation.source for observation in _nvidia.observe(observers)] == ["nvml", "nvidia-smi"]
+
+
+def test_nobody_to_ask_a_loaded_driver(host):
+    host.gpu("nvidia")
+    host.load()
+    host.answers(failing("nvml"), failing("nvidia-smi"), Observation("sysfs", ok=True))
+    assert host.codes() == ["DG110"]
+
+
+def test_a_gpu_that_only_the_driver_knows(host):
+    (host.root / "dev").mkdir()
+    (host.root / "dev/dxg").touch()
+    ids = {"vendor_id": "0x10de", "device_id": "0x2236", "subsystem_vendor_id": "0x10de", "subsystem_device_id": "0x1482"}
+    host.answers(Observation("nvml", ok=True, gpus={A10: {**GPU, "pci": ids}}))
+    assert host.gather()["gpus"] == [{**KERNEL_KNOWS, "class": None, "bound_driver": None, **GPU, "processes": None}]
+    assert host.codes() == []
+
+
+def test_packages_that_nobody_knows_or_that_are_broken(host):
+    host.packages(_packages.PackagesUnknown("rpm failed: no database"))
+    assert host.gather()["warnings"] == [{"code": "DG114", "message": "rpm failed: no database"}]
+    host.packages([Package("nvidia-dkms-580", "580.178.04-0ubuntu1", "Ubuntu", broken=True)])
+    [warning] = host.gather()["warnings"]
+    assert warning["code"] == "DG113"
+    assert "nvidia-dkms-580" in warning["message"]
+
+
+def test_an_engine_that_does_not_answer_and_a_broken_configuration(host):
+    (host.root / "etc/docker").mkdir()
+    (host.root / "etc/docker/daemon.json").write_text("{")
+    host.engine({"name": "docker", "error": "The container engine does not answer."})
+    assert host.codes() == ["DG201", "DG201"]
+
+
+def test_toolkit_and_specifications(host):
+    directory = host.root / "etc/cdi"
+    directory.mkdir()
+    (directory / "nvidia.yaml").write_text(
+        "kind: nvidia.com/gpu\ndevices:\n- name: all\ncontainerEdits:\n  mounts:\n  - hostPath: /usr/lib/libcuda.so.470.256.02\n"
+    )
+    (directory / "broken.json").write_text("{")
+    (host.root / "etc/nvidia-container-runtime").mkdir()
+    (host.root / "etc/nvidia-container-runtime/config.toml").write_text('[nvidia-container-runtime]\nmode = "auto"\n')
+    host.load()
+    host.answers(GOOD)
+    names = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
+    host.packages([Package(name, version, "NVIDIA", broken=False) for name, version in zip(names, ("1.17.8-1", "1.19.1-1"))])
+    toolkit = host.gather()["toolkit"]
+    assert (toolkit["version"], toolkit["lockstep"], toolkit["mode"]) == ("1.17.8", False, "auto")
+    assert toolkit["packages"] == {
+        names[0]: "1.17.8-1",
+        names[1]: "1.19.1-1",
+        "libnvidia-container-tools": None,
+        "libnvidia-container1": None,
+    }
+    assert toolkit["cdi"]["directories"] == ["/etc/cdi", "/var/run/cdi"]
+    assert [spec["stale"] for spec in toolkit["cdi"]["specs"]] == [None, True]
+    assert sorted(host.codes()) == ["DG115", "DG203", "DG203"]
+
+
+def test_the_engine_says_where_specifications_are(host):
+    (host.root / "srv/cdi").mkdir(parents=True)
+    (host.root / "srv/cdi/a.yaml").write_text("kind: nvidia.com/gpu\n")
+    host.engine({"name": "docker", "running": True, "cdi_enabled": True, "cdi_spec_dirs": ["/srv/cdi"]})
+    cdi = host.gather()["toolkit"]["cdi"]
+    assert cdi["directories"] == ["/srv/cdi"]
+    assert [spec["path"] for spec in cdi["specs"]] == ["/srv/cdi/a.yaml"]
+
+
+def test_without_root(host):
+    host.monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert host.codes() == ["DG116"]
+
+
+def test_the_contract_of_the_documents_is_the_one_tested_here():
+    text = (Path(__file__).parents[4] / "docs" / "contracts.md").read_text()
+    section = text.partition("## `ansible_facts['nvidia']`")[2].partition("\n## ")[0]
+    for keys in CONTRACT.values():
+        assert all(f"{key}:" in section for key in keys)

@@ -1,0 +1,153 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from ansible_collections.difyops.gpu.plugins.module_utils import _packages
+from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
+from hypothesis import given
+from hypothesis import strategies as st
+
+CASES = json.loads((Path(__file__).parents[2] / "fixtures" / "observe" / "packages.json").read_text())["cases"]
+PARSERS = {"dpkg": _packages.parse_dpkg, "rpm": _packages.parse_rpm}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_driver_and_toolkit_behind_an_answer(case):
+    packages = PARSERS[case["manager"]](case["answer"])
+    driver = _packages.driver(packages)
+    assert (driver and {key: driver[key] for key in ("version", "flavour", "origin")}) == case["driver"]
+    if driver:
+        assert driver["packages"] == sorted(driver["packages"], key=lambda package: package["name"])
+        assert driver["packages"]
+    versions, version, lockstep = _packages.toolkit(packages)
+    assert list(versions) == list(_packages.TOOLKIT)
+    assert (version, lockstep) == ((case["toolkit"] or {}).get("version"), (case["toolkit"] or {}).get("lockstep"))
+    assert [package.name for package in packages if package.broken] == case["broken"]
+
+
+def test_every_kind_of_outcome_is_among_the_cases():
+    outcomes = {(case["manager"], (case["driver"] or {}).get("flavour")) for case in CASES}
+    assert outcomes == {(manager, flavour) for manager in PARSERS for flavour in ("open", "proprietary", None)}
+
+
+@pytest.mark.parametrize(
+    ("version", "upstream"),
+    [
+        ("535.261.03-1~deb12u1", "535.261.03"),
+        ("1:1.17.8-1", "1.17.8"),
+        ("580.178.04-0ubuntu0.24.04.1", "580.178.04"),
+        ("1.19.1-1", "1.19.1"),
+        ("580-1", None),
+        ("", None),
+    ],
+)
+def test_upstream_part_of_a_version(version, upstream):
+    assert _packages.upstream(version) == upstream
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvidia-driver-pinning-580",
+        "nvidia-driver-assistant",
+        "nvidia-driver-libs",
+        "nvidia-smi",
+        "nvidia-settings",
+        "libnvidia-ml1",
+        "nvidia-kernel-support",
+    ],
+)
+def test_what_is_no_driver(name):
+    assert _packages.driver([Package(name, "580.105.08-1", "NVIDIA", broken=False)]) is None
+
+
+@given(st.text())
+def test_no_text_breaks_the_parsers(text):
+    for parser in PARSERS.values():
+        packages = parser(text)
+        _packages.driver(packages)
+        _packages.toolkit(packages)
+    _packages.upstream(text)
+
+
+words = st.from_regex(r"[a-z0-9][a-z0-9.+-]{0,15}", fullmatch=True)
+
+
+@given(st.sets(st.tuples(words, words, words)))
+def test_packages_come_back_as_they_were_written(rows):
+    written = sorted(Package(*row, broken=False) for row in rows)
+    assert _packages.parse_dpkg("".join(f"installed\t{p.name}\t{p.version}\t{p.maker}\n" for p in written)) == written
+    assert _packages.parse_rpm("".join(f"{p.name}\t{p.version}\t{p.maker}\n" for p in written)) == written
+
+
+STATUS = """\
+Package: nvidia-kernel-dkms
+Status: install ok installed
+Architecture: amd64
+Version: 535.261.03-1
+Maintainer: Debian NVIDIA Maintainers <pkg-nvidia-devel@lists.alioth.debian.org>
+Description: x
+
+Package: nvidia-driver
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 525.147.05-1
+Maintainer: Debian NVIDIA Maintainers <pkg-nvidia-devel@lists.alioth.debian.org>
+Description: x
+
+Package: bash
+Status: install ok installed
+Architecture: amd64
+Version: 5.2-1
+Maintainer: Somebody <somebody@example.org>
+Description: x
+"""
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="needs dpkg-query")
+def test_the_genuine_dpkg_query(tmp_path):
+    (tmp_path / "var/lib/dpkg/info").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/updates").mkdir()
+    (tmp_path / "var/lib/dpkg/status").write_text(STATUS)
+    packages = _packages.installed(str(tmp_path), "debian")
+    assert [(package.name, package.version, package.broken) for package in packages] == [("nvidia-kernel-dkms", "535.261.03-1", False)]
+    assert _packages.driver(packages)["origin"] == "debian"
+
+
+def program(directory, name, script):
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_rpm_comes_first_on_its_distributions(tmp_path):
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").touch()
+    program(tmp_path, "rpm", r"printf 'nvidia-open\t580.105.08-1.el9\tNVIDIA\n'")
+    program(tmp_path, "dpkg-query", r"printf 'installed\tnvidia-driver\t535.1.2-1\tDebian\n'")
+    search = [str(tmp_path)]
+    assert _packages.installed(str(tmp_path), "rhel", search)[0].name == "nvidia-open"
+    assert _packages.installed(str(tmp_path), "debian", search)[0].name == "nvidia-driver"
+    assert _packages.installed(str(tmp_path), None, search)[0].name == "nvidia-driver"
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"), [("echo no database >&2; exit 2", "rpm failed: no database"), ("sleep 60", "did not answer")]
+)
+def test_a_package_manager_that_fails(tmp_path, monkeypatch, script, sentence):
+    monkeypatch.setattr(_packages, "_TIMEOUT_S", 0.5)
+    program(tmp_path, "rpm", script)
+    with pytest.raises(_packages.PackagesUnknown, match=sentence):
+        _packages.installed(str(tmp_path), "rhel", [str(tmp_path), "/bin", "/usr/bin"])
+
+
+def test_no_package_manager(tmp_path):
+    with pytest.raises(_packages.PackagesUnknown, match="Neither dpkg-query nor rpm"):
+        _packages.installed(str(tmp_path), "debian", [str(tmp_path)])
