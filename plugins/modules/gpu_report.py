@@ -64,8 +64,9 @@ notes:
   - Reads C(ansible_facts['nvidia']), C(ansible_facts['dify']), C(ansible_facts['gpu_plan']) and
     C(ansible_facts['gpu_verdict']) of each host, and its variable C(dify_outcome).
   - C(dify_outcome) is a dictionary with C(status), one of V(ok), V(changed), V(blocked), V(failed), V(unreachable),
-    V(restored) and V(not_run), with C(message), a sentence, and with C(restored), whether the service that ran before is
-    back. A playbook sets it where it rescues a host from an error.
+    V(restored), V(stopped) and V(not_run), with C(message), a sentence, and optionally with C(restored), whether the
+    service that ran before is back. A playbook sets it where it rescues a host from an error.
+  - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
   - module: difyops.gpu.gpu_plan
   - module: difyops.gpu.gpu_verify
@@ -82,6 +83,7 @@ EXAMPLES = r"""
     hosts: "{{ groups['dify_gpu'] }}"
     path: "{{ playbook_dir }}/report.jsonl"
   register: report
+  run_once: true
 
 - name: Fail when a host needs somebody
   ansible.builtin.assert:
@@ -129,7 +131,7 @@ records:
       returned: always
       type: bool
       sample: true
-    sentence:
+    message:
       description: The result in one sentence.
       returned: always
       type: str

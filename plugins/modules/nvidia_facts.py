@@ -47,6 +47,8 @@ attributes:
 notes:
   - Takes no required option, so it can be added to normal fact gathering with
     C(ANSIBLE_FACTS_MODULES=smart,difyops.gpu.nvidia_facts).
+  - When Ansible gathers facts with several modules at once, it ends each after the play's C(gather_timeout), 10 seconds by
+    default. Set that higher than O(timeout), or a hanging driver fails the gathering instead of being a fact.
   - Without root it returns what an ordinary user may see, and says so in RV(ansible_facts.nvidia.warnings).
   - The format is described in the collection's C(docs/contracts.md), the codes of the warnings in C(docs/diagnosis.md).
 seealso:

@@ -32,7 +32,14 @@ RESULTS = (
 )
 GOOD_RESULTS = frozenset(RESULTS[:4])
 
-_OUTCOMES = {"failed": "failed", "restored": "failed", "blocked": "blocked", "unreachable": "unreachable"}
+# What an outcome that a playbook recorded means for the result; the others leave it to plan and verdict.
+_OUTCOMES = {
+    "failed": "failed",
+    "restored": "failed",
+    "stopped": "failed",
+    "blocked": "blocked",
+    "unreachable": "unreachable",
+}
 _PLAN_KEYS = ("status", "mode", "blocked", "parts", "image", "rejected", "reboot", "warnings")
 
 
@@ -107,17 +114,17 @@ def _result(
 def _words(
     result: str, plan: Mapping[str, Any], verdict: Mapping[str, Any], outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return sentence, code and remedy of a host, from the document that has most to say about its result."""
-    said = {"sentence": str(outcome.get("message") or "") or None, "code": None, "remedy": None}
+    """Return message, code and remedy of a host, from the document that has most to say about its result."""
+    said = {"message": str(outcome.get("message") or "") or None, "code": None, "remedy": None}
     blocked = next(iter(_list(plan.get("blocked"))), {})
     if result == "blocked" and blocked:
-        return {"sentence": blocked.get("message"), "code": blocked.get("code"), "remedy": blocked.get("remedy")}
+        return {"message": blocked.get("message"), "code": blocked.get("code"), "remedy": blocked.get("remedy")}
     if verdict.get("code") or verdict.get("overall") == result:
-        return {"sentence": verdict.get("summary"), "code": verdict.get("code"), "remedy": verdict.get("remedy")}
-    return {**said, "sentence": said["sentence"] or _DEFAULT_SENTENCES.get(result)}
+        return {"message": verdict.get("summary"), "code": verdict.get("code"), "remedy": verdict.get("remedy")}
+    return {**said, "message": said["message"] or _DEFAULT_MESSAGES.get(result)}
 
 
-_DEFAULT_SENTENCES = {
+_DEFAULT_MESSAGES = {
     "unreachable": "the host did not answer in this run",
     "failed": "the host left the run before it was proven; the error is in the output above",
     "unproven": "the verdict cannot be read",

@@ -267,24 +267,28 @@ def _explanations(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _explanation(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The explanations of one host, each its sentence and then what to do."""
-    result, sentence = str(record["result"]), str(record["sentence"] or "")
+    result, message = str(record["result"]), str(record["message"] or "")
     found: list[tuple[str, ...]] = []
     if result == "cpu":
         found.append(("cpu: serves without a GPU, as planned",))
     elif result == "degraded":
-        found.append((sentence if sentence.startswith("DEGRADED") else f"DEGRADED: {sentence}",))
+        found.append((message if message.startswith("DEGRADED") else f"DEGRADED: {message}",))
     elif result == "checked":
         found.append((CHECKED,))
     elif result != "proven":
         head = " ".join(filter(None, [_RESULT_WORDS.get(result, result), record["code"]]))
-        restored = ["the service that ran before is back"] if _restored(record) else []
-        found.append((f"{head}: {sentence}", *filter(None, [record["remedy"], *restored])))
+        found.append((f"{head}: {message}", *filter(None, [record["remedy"], _aftermath(record)])))
     if result == "proven":
         slow = [link for link in (record["verdict"] or {}).get("links") or [] if link.get("link") == "speed" and link.get("code")]
         found += [(f"proven, but {link['code']}: {link['seen']}", str(link["remedy"])) for link in slow]
     return found
 
 
-def _restored(record: Mapping[str, Any]) -> bool:
+def _aftermath(record: Mapping[str, Any]) -> str | None:
+    """What became of the service after the failure."""
     outcome = record["outcome"] or {}
-    return outcome.get("restored") is True or outcome.get("status") == "restored"
+    if outcome.get("restored") is True or outcome.get("status") == "restored":
+        return "the service that ran before is back"
+    if outcome.get("status") == "stopped":
+        return "the service was stopped, since nothing proven was there to go back to"
+    return None

@@ -169,7 +169,7 @@ def test_bad_input_is_one_clear_sentence(site: Site, case: str) -> None:
     run = site_with(site, {"a10-535": variables}, "--limit", "a10-535,cpu-1")
     assert run.rc != 0
     assert "Traceback" not in run.output
-    sentence = run.records["a10-535"]["message"]
+    sentence = run.records["a10-535"]["sentence"]
     assert re.search(expected, sentence) and "\n" not in sentence, sentence
     assert state(site, "a10-535") == before
     assert run.recap("cpu-1")["failed"] == 0

@@ -139,7 +139,7 @@ def test_an_unreachable_index_is_one_sentence_without_its_credentials(
         return run(command, **options)
 
     monkeypatch.setattr(install.subprocess, "run", spy)
-    with pytest.raises(install.BuildError, match=r"could not install second_thing==1\.0 from the index and the wheelhouse"):
+    with pytest.raises(install.BuildError, match=r"could not install second_thing==1\.0 from 127\.0\.0\.1 and the wheelhouse"):
         install.install(["second_thing==1.0"], [], tmp_path / "wheels", DEAD_INDEX, tmp_path / "no-ca")
     shown = capfd.readouterr()
     assert "No matching distribution found for second" in shown.err

@@ -147,7 +147,10 @@ def test_an_ill_gpu_whatever_the_exit_status_is(tmp_path, branch, case, health):
 
 
 def test_a_lost_gpu_is_found_by_its_number_or_address():
-    text = "Unable to determine the device handle for GPU1: GPU is lost.  Reboot\nUnable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n"
+    text = (
+        "Unable to determine the device handle for GPU1: GPU is lost.  Reboot the system to recover this GPU\n"
+        "Unable to determine the device handle for GPU 0000:3B:00.0: Unknown Error\n"
+    )
     assert _smi.parse_refusals(text) == [("1", 15), ("0000:3B:00.0", 999)]
 
 

@@ -115,12 +115,12 @@ def test_a_verdict_is_the_result(overall: str) -> None:
 def test_results(documents: Any, outcome: Any, in_play: bool, check: bool, result: str) -> None:
     made = record(outcome=outcome, in_play=in_play, check=check, **documents)
     assert made["result"] == result
-    assert made["sentence"]
+    assert made["message"]
 
 
 def test_a_host_without_any_record_is_unreachable() -> None:
     made = unreachable()
-    assert (made["result"], made["ok"], made["sentence"]) == (
+    assert (made["result"], made["ok"], made["message"]) == (
         "unreachable",
         False,
         "the host did not answer in this run",
@@ -131,7 +131,7 @@ def test_a_host_without_any_record_is_unreachable() -> None:
 def test_a_verdict_of_an_earlier_run_is_not_shown_for_a_host_that_is_gone() -> None:
     made = record(gpu_verdict=verdict(), outcome={"status": "unreachable", "message": "no route to host"})
     assert made["verdict"] is None
-    assert made["sentence"] == "no route to host"
+    assert made["message"] == "no route to host"
 
 
 def test_a_record_has_every_key_always_and_no_file_contents() -> None:
@@ -147,17 +147,17 @@ def test_a_failed_proof_explains_itself_better_than_the_task_that_failed() -> No
     made = record(
         gpu_verdict=verdict("failed", "DG404", "torch"), outcome={"status": "restored", "message": "the task failed"}
     )
-    assert (made["code"], made["sentence"], made["remedy"]) == ("DG404", "the summary of failed", REMEDY)
+    assert (made["code"], made["message"], made["remedy"]) == ("DG404", "the summary of failed", REMEDY)
 
 
 def test_a_failure_after_a_good_proof_is_told_in_its_own_words() -> None:
     made = record(gpu_verdict=verdict(), outcome={"status": "failed", "message": "No space left on /opt."})
-    assert (made["code"], made["sentence"]) == (None, "No space left on /opt.")
+    assert (made["code"], made["message"]) == (None, "No space left on /opt.")
 
 
 def test_a_blocked_plan_explains_itself() -> None:
     made = record(gpu_plan=plan("blocked", blocked=[{"code": "DG702", "message": "does not fit", "remedy": "leave it out"}]))
-    assert (made["code"], made["sentence"], made["remedy"]) == ("DG702", "does not fit", "leave it out")
+    assert (made["code"], made["message"], made["remedy"]) == ("DG702", "does not fit", "leave it out")
 
 
 def test_counts_and_the_hosts_to_look_after() -> None:
@@ -354,6 +354,13 @@ t4-470: FAILED DG404: the summary of failed
     -> the service that ran before is back
 
 gone-1: unreachable: the host did not answer in this run"""
+
+
+def test_a_service_that_was_stopped_is_said() -> None:
+    outcome = {"status": "stopped", "message": "the proof failed"}
+    text = _report_text.render_verdict([record("a", gpu_verdict=verdict("failed", "DG404", "torch"), outcome=outcome)], check=False)
+    assert "FAILED DG404" in text
+    assert "    -> the service was stopped, since nothing proven was there to go back to" in text
 
 
 def test_a_table_of_ordinary_names_fits_120_columns() -> None:

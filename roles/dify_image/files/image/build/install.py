@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 # Of torch's own needs, the ones that are not CUDA libraries: the wheel indexes of PyTorch carry old copies of them.
@@ -96,7 +97,12 @@ def install(what: list[str], constraints: list[Path], wheelhouse: Path, index: s
         environment["PIP_CERT"] = str(ca_bundle)
     if pip([*found, *arguments], environment) != 0:
         beside = " and the wheelhouse" if wheels else ""
-        raise BuildError(f"pip could not install {' '.join(what)} from the index{beside}; see its message above.")
+        raise BuildError(f"pip could not install {' '.join(what)} from {_site(index)}{beside}; see its message above.")
+
+
+def _site(index: str) -> str:
+    """An index as it may be shown: its host, never the credentials in its address."""
+    return urllib.parse.urlsplit(index).hostname or "the index"
 
 
 def check(torch: str, cuda: str, sm: list[str]) -> None:
