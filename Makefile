@@ -90,7 +90,7 @@ test: setup-dev engine
 	@$(BIN)/python tests/checks/run_all.py
 
 test-unit: packages
-test-service test-molecule: engine
+test-molecule: engine
 test-%: setup-dev
 	@$(BIN)/python tests/checks/run_all.py $*
 

@@ -65,7 +65,8 @@ class CannotStart(Exception):  # noqa: N818
 class _Child(Protocol):
     pid: int
 
-    def poll(self) -> int | None: ...
+    def poll(self) -> int | None:
+        """Return the exit status, None while the child runs."""
 
 
 class _Forked:
@@ -112,7 +113,8 @@ def run(argv: Sequence[str], timeout_s: float, stdin: bytes = b"", env: Mapping[
     Never through a shell, in the C locale. Raises CannotStart when it cannot be started.
     """
     try:
-        child = subprocess.Popen(
+        # run_command() of AnsibleModule waits for ever for a child that cannot be killed.
+        child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -54,7 +54,7 @@ _TABLE = (
         "DG103",
         "The GPU is held by nouveau or nova_core",
         "The open driver of the Linux kernel took the GPU, so NVIDIA's driver cannot have it and CUDA cannot work.",
-        "let role nvidia_driver disable {driver}, rebuild the initramfs and reboot",
+        "blacklist {driver}, rebuild the initramfs and reboot; then install NVIDIA's driver if it is not there",
     ),
     Diagnosis(
         "DG104",

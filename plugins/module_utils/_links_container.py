@@ -34,8 +34,8 @@ from ansible_collections.difyops.gpu.plugins.module_utils._probe import could_no
 # First driver of each CUDA major version, and the last CUDA release of the majors that are complete. Within a major, every
 # release runs on every driver from the first one on (minor-version compatibility).
 # Source: NVIDIA, CUDA Toolkit release notes, tables 2 and 3 (CUDA 13.2 Update 2).
-MAJOR_FLOORS = {10: "410.48", 11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
-LAST_RELEASES = {10: "10.2", 11: "11.8", 12: "12.9"}
+MAJOR_FLOORS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+LAST_RELEASES = {11: "11.8", 12: "12.9"}
 
 # A hang here is the GPU's or the driver's fault. A slow start of Python or a slow import only leaves things untested.
 _GPU_STAGES = ("nodes", "libcuda", "cuinit", "devices", "torch_cuda")
@@ -234,7 +234,11 @@ def _torch_unavailable(case: Case, expected: str, build: Mapping[str, Any], stat
 def highest_cuda(served: Any) -> str:
     """Return the newest CUDA release that a driver serves which says ``served``, minor-version compatibility included."""
     numbers = version_tuple(served)
-    return LAST_RELEASES.get(numbers[0], f"{numbers[0]}.x") if numbers else "unknown"
+    if not numbers:
+        return "unknown"
+    if numbers[0] < min(MAJOR_FLOORS):
+        return str(served)  # before CUDA 11 each release needed its own driver
+    return LAST_RELEASES.get(numbers[0], f"{numbers[0]}.x")
 
 
 def _driver_too_old(case: Case, expected: str, seen: str, cuda: str, served: Any) -> Link:

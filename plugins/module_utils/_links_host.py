@@ -108,7 +108,7 @@ def bound(case: Case) -> Link:
 def _load_action(case: Case) -> str:
     installed = case.fact("driver", "installed")
     if not installed:
-        return "install the driver (nvidia_driver_policy: install) and reboot"
+        return "install NVIDIA's driver and reboot"
     action = f"load it with modprobe nvidia (driver {dig(installed, 'version')} is installed)"
     if case.fact("host", "secure_boot"):
         return f"{action}; Secure Boot is on here, so the module's signing key must be enrolled first"

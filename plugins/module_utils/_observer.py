@@ -94,7 +94,8 @@ class Observer(Protocol):
 
     source: str
 
-    def observe(self) -> Observation: ...
+    def observe(self) -> Observation:
+        """Return what the source says."""
 
 
 def error(code: int | None, message: str) -> Facts:

@@ -147,7 +147,8 @@ class Driver:
             self.call("cuGetErrorName", ctypes.c_int(code), ctypes.byref(text))
         except AttributeError:
             return None
-        return text.value.decode("ascii", "replace") if text.value else None
+        name = text.value
+        return None if name is None else name.decode("ascii", "replace")
 
     def attribute(self, attribute: int, device: int) -> int | None:
         value = ctypes.c_int(-1)

@@ -136,8 +136,7 @@ def _plan_lines(plan: Mapping[str, Any] | None) -> list[str]:
         if part.get("action") not in (None, "none"):
             lines += _entry(name, _part_text(part))
     lines += _image_lines(plan.get("image"))
-    for variant in plan.get("rejected") or []:
-        lines += _entry("rejected", f"{variant.get('variant')}: {variant.get('code')} {variant.get('reason')}")
+    lines += _rejected_lines(plan.get("rejected") or [])
     reboot = plan.get("reboot") or {}
     if reboot.get("required"):
         lines += _entry("reboot", "; ".join(map(str, reboot.get("reasons") or ["required"])))
@@ -153,7 +152,8 @@ def _entry(label: str, text: str) -> list[str]:
 def _part_text(part: Mapping[str, Any]) -> str:
     before, after = part.get("from"), part.get("to")
     change = f" {before} -> {after}" if before and after and before != after else f" {after or before or ''}".rstrip()
-    return f"{part['action']}{change}{f' ({reason})' if (reason := part.get('reason')) else ''}"
+    reason = part.get("reason")
+    return f"{part['action']}{change}{f' ({reason})' if reason else ''}"
 
 
 def _image_lines(image: Mapping[str, Any] | None) -> list[str]:
@@ -161,6 +161,14 @@ def _image_lines(image: Mapping[str, Any] | None) -> list[str]:
         return []
     expected = ", expected once the planned driver is loaded" if image.get("expected") else ""
     return _entry("variant", f"{image.get('variant')}{expected}: {image.get('reason') or image.get('support')}")
+
+
+def _rejected_lines(rejected: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One entry for each reason, with the variants that it keeps out."""
+    reasons: dict[str, list[str]] = {}
+    for variant in rejected:
+        reasons.setdefault(f"{variant.get('code')} {variant.get('reason')}", []).append(str(variant.get("variant")))
+    return [line for reason, names in reasons.items() for line in _entry("rejected", f"{', '.join(names)}: {reason}")]
 
 
 def render_difference(render: Any, present: Any) -> str:

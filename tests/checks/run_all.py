@@ -53,6 +53,7 @@ class Step:
     cwd: Path = tree.REPOSITORY
     report: Path | None = None
     live: bool = False
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _count(step: Step, status: int) -> Count:
@@ -78,8 +79,6 @@ def _environment() -> dict[str, str]:
     return {
         **kept,
         "PATH": f"{tree.VENV_BIN}{os.pathsep}{kept.get('PATH', '')}",
-        "PYTHONPATH": str(tree.COLLECTIONS),
-        "MYPYPATH": str(tree.COLLECTIONS),
         # The copy of the working tree first; the installed archive has the same content, beside what it depends on.
         "ANSIBLE_COLLECTIONS_PATH": f"{tree.COLLECTIONS}{os.pathsep}{tree.INSTALLED}",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -97,7 +96,9 @@ def run_step(stage: str, step: Step) -> Count:
     started = time.monotonic()
     with log.open("wb") as output:
         try:
-            process = subprocess.Popen(step.command, cwd=step.cwd, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                step.command, cwd=step.cwd, env=_environment() | step.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
         except OSError as error:
             print(f"  {step.name}: FAILED: {error.strerror}: {step.command[0]}", flush=True)
             return Count(0, 1)
@@ -122,18 +123,20 @@ def _consistency(*checks: str) -> list[Step]:
 
 def _pytest(name: str, cwd: Path, folder: str) -> Step:
     report = LOGS / f"{name.replace(' ', '-')}.xml"
-    return Step(name, [PYTHON, "-m", "pytest", f"--junitxml={report}", folder], cwd, report)
+    command = [PYTHON, "-m", "pytest", f"--junitxml={report}", folder]
+    return Step(name, command, cwd, report, environment={"PYTHONPATH": str(tree.COLLECTIONS)})
 
 
 def unit() -> list[Step]:
     """The tests that need nothing but Python, and what reads Python."""
     copy = tree.mirror()
     mypy = ["mypy", "--config-file", str(copy / "pyproject.toml")]
+    mypy_path = {"MYPYPATH": str(tree.COLLECTIONS)}
     return [
         _pytest("pytest", copy, "tests/unit"),
         _pytest("pytest simhost", copy, "tests/simhost/tests"),
         Step("ruff", ["ruff", "check", "--no-cache", "."]),
-        Step("mypy plugins", [*mypy, "ansible_collections/difyops/gpu/plugins"], tree.COLLECTIONS),
+        Step("mypy plugins", [*mypy, "ansible_collections/difyops/gpu/plugins"], tree.COLLECTIONS, environment=mypy_path),
         Step("mypy checks", [*mypy, "."], tree.REPOSITORY / "tests/checks"),
     ]
 
@@ -164,12 +167,17 @@ def sanity() -> list[Step]:
 
 def service() -> list[Step]:
     """The server of the Dify CUDA image, with real PyTorch on the CPU."""
-    return [Step("image service", [str(tree.REPOSITORY / "tests/integration/image_service/run")], live=True)]
+    report = LOGS / "service.xml"
+    command = [str(tree.REPOSITORY / "tests/integration/image_service/run"), f"--junitxml={report}"]
+    return [Step("image service", command, report=report, live=True, environment={"DIFYOPS_CACHE": str(tree.CACHE / "service")})]
 
 
 def molecule() -> list[Step]:
     """The whole job on simulated hosts."""
-    return [Step("molecule", ["molecule", "test", "-s", "default"], live=True)]
+    report = LOGS / "molecule.xml"
+    # The verifier runs pytest inside a play; this is how its count comes out.
+    environment = {"PYTEST_ADDOPTS": f"--junitxml={report}"}
+    return [Step("molecule", ["molecule", "test", "-s", "default"], report=report, live=True, environment=environment)]
 
 
 STAGES: dict[str, Callable[[], list[Step]]] = {stage.__name__: stage for stage in (unit, lint, docs, sanity, service, molecule)}

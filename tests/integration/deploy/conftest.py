@@ -4,6 +4,7 @@
 """Runs the real playbook against a fleet that is up and deployed: DIFYOPS_INVENTORY names its inventory sources, with commas between."""
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -89,14 +90,17 @@ class Site:
         assert done.returncode == 0, f"{argv} on {host}: {done.stderr}"
         return done.stdout
 
+    @functools.cache  # noqa: B019  one Site lives as long as the session
     def _hostvars(self, host: str) -> dict[str, Any]:
+        """Return the templated connection variables of *host*."""
+        names = ("ansible_ssh_private_key_file", "ansible_port", "ansible_user", "ansible_host")
         done = subprocess.run(
             [self.bin / "ansible", *self._sources(), host, "-m", "ansible.builtin.debug", "-a",
-             "msg={{ hostvars[inventory_hostname] | to_json }}"],
-            cwd=REPO, check=True, capture_output=True, text=True, env=self._environment(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.oneline"),
+             "msg={{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} }}"],
+            cwd=REPO, check=True, capture_output=True, text=True, env=self._environment(ANSIBLE_CALLBACK_RESULT_FORMAT="json"),
         )
-        msg = json.loads(done.stdout.split("=>", 1)[1])["msg"]
-        return msg if isinstance(msg, dict) else json.loads(msg)
+        variables = json.loads(done.stdout.split("=>", 1)[1])["msg"]
+        return {**variables, "ansible_ssh_private_key_file": os.path.expanduser(variables["ansible_ssh_private_key_file"])}
 
     def inventory_with(self, hosts: dict[str, dict[str, Any]]) -> Path:
         """Return a second inventory source that adds variables to *hosts* (or adds the hosts)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -151,6 +152,40 @@ def test_after_it_the_fleet_is_as_it_was(site: Site) -> None:
     assert [run.recap(host)["changed"] for host in HOSTS] == [0, 0, 0], run.output
 
 
+# --- images from a registry -----------------------------------------------------------------------------------------
+
+REGISTRY = "localhost:5000"
+REGISTRY_CONFIG = "version: 0.1\\nstorage: {filesystem: {rootdirectory: /var/lib/e2e-registry}}\\nhttp: {addr: 127.0.0.1:5000}\\n"
+
+
+@pytest.fixture
+def registry(site: Site) -> Iterator[str]:
+    """Run a registry on a10-535 that holds the image of that host, and return the image's digest."""
+    reference = f"{REGISTRY}/ai/dify-gpu:web-server-cuda12.6-v0.1.0"
+    site.command("a10-535", f"printf '{REGISTRY_CONFIG}' > /run/e2e-registry.yml; systemctl reset-failed e2e-registry 2> /dev/null; "
+                            "systemd-run --quiet --unit e2e-registry docker-registry serve /run/e2e-registry.yml")
+    try:
+        site.command("a10-535", f"for i in $(seq 30); do curl -fsS http://{REGISTRY}/v2/ > /dev/null && break; sleep 1; done; "
+                                f"docker tag difyops/dify-gpu:web-server-cuda12.6-v0.1.0 {reference} && docker push -q {reference}")
+        digest = site.command("a10-535", f"docker image inspect --format '{{{{index .RepoDigests 0}}}}' {reference}").strip().split("@")[1]
+        site.command("a10-535", f"docker rmi {reference}")
+        yield digest
+    finally:
+        site.command("a10-535", "systemctl stop e2e-registry; rm -rf /var/lib/e2e-registry /run/e2e-registry.yml")
+
+
+def test_an_image_is_pulled_from_the_registry_by_its_digest(site: Site, registry: str) -> None:
+    entry = {"name": "cuda12.6", "source": "pull", "image": f"{REGISTRY}/ai/dify-gpu:web-server-cuda12.6-v0.1.0", "digest": registry}
+    run = site_with(site, {"a10-535": {"dify_image_catalog": [entry]}}, "--limit", "a10-535")
+    assert run.rc == 0, run.output
+    assert run.records["a10-535"]["plan"]["parts"]["image"]["action"] == "pull"
+    assert run.records["a10-535"]["verdict"]["overall"] == "proven"
+    assert registry in site.command("a10-535", "docker ps --no-trunc --format '{{.Image}}'")
+    back = site.play("--limit", "a10-535")
+    assert back.rc == 0, back.output
+    assert back.records["a10-535"]["image"] == "difyops/dify-gpu:web-server-cuda12.6-v0.1.0"
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 BAD_INPUT = {
@@ -169,7 +204,7 @@ def test_bad_input_is_one_clear_sentence(site: Site, case: str) -> None:
     run = site_with(site, {"a10-535": variables}, "--limit", "a10-535,cpu-1")
     assert run.rc != 0
     assert "Traceback" not in run.output
-    sentence = run.records["a10-535"]["sentence"]
+    sentence = run.records["a10-535"]["message"]
     assert re.search(expected, sentence) and "\n" not in sentence, sentence
     assert state(site, "a10-535") == before
     assert run.recap("cpu-1")["failed"] == 0

@@ -176,7 +176,7 @@ def wait_ready(host: Host) -> None:
                 break
         time.sleep(0.3)
     failed = docker("exec", host.container, "systemctl", "--failed", "--plain", "--no-legend", check=False, timeout=20)
-    journal = docker("exec", host.container, "journalctl", "--no-pager", "--lines=25", check=False, timeout=20)
+    journal = docker("exec", host.container, "journalctl", "--no-pager", "--quiet", "--priority=warning", "--lines=15", check=False, timeout=20)
     raise SimhostError(f"{host.name} did not get ready within {READY_SECONDS} s (last answer: {seen}).\n{failed}{journal}")
 
 

@@ -192,7 +192,18 @@ BUILDERS = {"python": python_image, "cuda": cuda_image}
 def build(kinds: list[str]) -> tuple[str, dict[str, str]]:
     """Builds what is missing: the host image, and those of `kinds`. Returns its name and the names by kind."""
     with locked("build"):
-        return host_image(), {kind: BUILDERS[kind]() for kind in kinds}
+        host = host_image()
+        names = {kind: BUILDERS[kind]() for kind in kinds}
+        _forget_former("host", host)
+        return host, names
+
+
+def _forget_former(kind: str, current: str) -> None:
+    """Removes images that an edit has replaced; those that a container still uses stay."""
+    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/{kind}").split()
+    for name in names:
+        if name != current:
+            docker("image", "rm", name, check=False)
 
 
 def saved(name: str) -> Path:

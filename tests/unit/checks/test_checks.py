@@ -135,10 +135,10 @@ def test_broken_links_are_seen(repository: Path, link: str, sentence: str) -> No
 
 def test_codes_and_their_page_must_agree(repository: Path) -> None:
     (repository / "plugins").mkdir()
-    (repository / "plugins/x.py").write_text("ONE = 'DG101'\nTWO = 'DG102'\n")
+    (repository / "plugins/x.py").write_text("# DG100 to DG199\nONE = 'DG101'\nTWO = 'DG102'\n")
     (repository / "docs/diagnosis.md").write_text("## DG101: one\n\nsee DG102\n\n## DG103: three\n")
     assert list(consistency.codes()) == [
-        "plugins/x.py:2: DG102 has no heading in docs/diagnosis.md",
+        "plugins/x.py:3: DG102 has no heading in docs/diagnosis.md",
         "docs/diagnosis.md:5: nothing in plugins, roles or playbooks gives DG103",
     ]
 

@@ -34,7 +34,7 @@ class FakeNvml:
     """Stands for pynvml. ``missing`` names functions that its driver does not have."""
 
     NVMLError = NvmlError
-    nvmlMemory_v2 = 33554472  # noqa: N815
+    nvmlMemory_v2 = 33554472
 
     def __init__(self, *gpus, init=None, missing=(), unlisted=()):
         self.gpus, self.init, self.missing, self.unlisted = gpus, init, missing, dict(unlisted)
@@ -49,66 +49,66 @@ class FakeNvml:
             raise NvmlError(gpu.fault)
         return value
 
-    def nvmlInit(self):  # noqa: N802
+    def nvmlInit(self):
         if self.init:
             raise NvmlError(self.init)
 
-    def nvmlShutdown(self):  # noqa: N802
+    def nvmlShutdown(self):
         pass
 
-    def nvmlSystemGetDriverVersion(self):  # noqa: N802
+    def nvmlSystemGetDriverVersion(self):
         return b"535.247.01"
 
-    def nvmlSystemGetCudaDriverVersion_v2(self):  # noqa: N802
+    def nvmlSystemGetCudaDriverVersion_v2(self):
         return 12020
 
-    def nvmlDeviceGetCount(self):  # noqa: N802
+    def nvmlDeviceGetCount(self):
         return len(self.gpus)
 
-    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index):
         return self.gpus[index]
 
-    def nvmlDeviceGetHandleByPciBusId(self, bus_id):  # noqa: N802
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id):
         raise NvmlError(self.unlisted.get(bus_id.decode(), 6))
 
-    def nvmlDeviceGetPciInfo(self, gpu):  # noqa: N802
+    def nvmlDeviceGetPciInfo(self, gpu):
         return SimpleNamespace(busId=gpu.bus_id, pciDeviceId=0x223610DE, pciSubSystemId=0x148210DE)
 
-    def nvmlDeviceGetName(self, gpu):  # noqa: N802
+    def nvmlDeviceGetName(self, gpu):
         return self._of(gpu, gpu.name)
 
-    def nvmlDeviceGetUUID(self, gpu):  # noqa: N802
+    def nvmlDeviceGetUUID(self, gpu):
         return self._of(gpu, "GPU-1")
 
-    def nvmlDeviceGetCudaComputeCapability(self, gpu):  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, gpu):
         return self._of(gpu, gpu.capability)
 
-    def nvmlDeviceGetArchitecture(self, gpu):  # noqa: N802
+    def nvmlDeviceGetArchitecture(self, gpu):
         return self._of(gpu, gpu.architecture)
 
-    def nvmlDeviceGetMemoryInfo(self, gpu, version=None):  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, gpu, version=None):
         if version and "v2" in self.missing:
             raise NvmlError(13)
         return self._of(gpu, SimpleNamespace(total=23028 * MIB, used=(5 if version else 300) * MIB))
 
-    def nvmlDeviceGetComputeMode(self, gpu):  # noqa: N802
+    def nvmlDeviceGetComputeMode(self, gpu):
         return self._of(gpu, 3)
 
-    def nvmlDeviceGetPersistenceMode(self, gpu):  # noqa: N802
+    def nvmlDeviceGetPersistenceMode(self, gpu):
         return self._of(gpu, 1)
 
-    def nvmlDeviceGetEccMode(self, gpu):  # noqa: N802
+    def nvmlDeviceGetEccMode(self, gpu):
         return self._of(gpu, [1, 0])
 
-    def nvmlDeviceGetMigMode(self, gpu):  # noqa: N802
+    def nvmlDeviceGetMigMode(self, gpu):
         if gpu.mig is None:
             raise NvmlError(3)
         return [1, 1]
 
-    def nvmlDeviceGetMaxMigDeviceCount(self, gpu):  # noqa: N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, gpu):
         return 7
 
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu, number):  # noqa: N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu, number):
         if number not in gpu.mig:
             raise NvmlError(6)
         return FakeGpu("", name=f"NVIDIA A100 MIG {number}")
@@ -170,7 +170,7 @@ def test_health_by_what_the_gpu_answers(fault, health):
 
 def test_a_gpu_too_ill_to_tell_its_address():
     class Ill(FakeNvml):
-        def nvmlDeviceGetPciInfo(self, gpu):  # noqa: N802
+        def nvmlDeviceGetPciInfo(self, gpu):
             return self._of(gpu, super().nvmlDeviceGetPciInfo(gpu))
 
     nvml = Ill(FakeGpu("00000000:00:05.0"), FakeGpu("00000000:00:06.0", fault=15))
@@ -226,7 +226,7 @@ def test_observation_of_a_broken_driver():
 
 def test_observation_of_a_hanging_driver():
     class Hanging(FakeNvml):
-        def nvmlInit(self):  # noqa: N802
+        def nvmlInit(self):
             while True:
                 pass
 
@@ -236,7 +236,7 @@ def test_observation_of_a_hanging_driver():
 
 def test_observation_of_a_library_that_crashes():
     class Crashing(FakeNvml):
-        def nvmlInit(self):  # noqa: N802
+        def nvmlInit(self):
             ctypes.string_at(0)
 
     observation = observe(Crashing)
@@ -244,7 +244,7 @@ def test_observation_of_a_library_that_crashes():
 
 
 def test_a_module_of_the_same_name_that_is_another():
-    observation = observe(lambda: SimpleNamespace())
+    observation = observe(SimpleNamespace)
     assert (observation.ok, observation.error["name"]) == (False, "CRASHED")
 
 

@@ -10,8 +10,8 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis, _links_container, _verdict
-from ansible_collections.difyops.gpu.plugins.module_utils._probe import ProbeReport
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import Evidence, Expected
+from ansible_collections.difyops.gpu.plugins.module_utils._probe import ProbeReport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -232,13 +232,13 @@ def _stage(name: str, **fields: Any) -> Callable[[Scene], None]:
     return change
 
 
-def _only(name: str, /, **fields: Any) -> Callable[[Scene], None]:
+def _only(stage: str, **fields: Any) -> Callable[[Scene], None]:
     """This stage says so, and nothing after it was reached except PyTorch's import."""
 
     def change(scene: Scene) -> None:
-        scene.stages[name] = fields
+        scene.stages[stage] = fields
         later = list(scene.stages)
-        for other in later[later.index(name) + 1 :]:
+        for other in later[later.index(stage) + 1 :]:
             if other.startswith("kernel") or other in ("cuinit", "devices"):
                 del scene.stages[other]
         if "torch_cuda" in scene.stages:
@@ -421,7 +421,7 @@ def test_driver_not_loaded_says_what_to_do_about_it() -> None:
     scene.facts["driver"].update(loaded=None, installed=None)
     verdict = scene.judge()
     assert verdict["code"] == "DG106"
-    assert "install the driver" in verdict["remedy"]
+    assert "install NVIDIA's driver" in verdict["remedy"]
     scene.facts["driver"]["installed"] = {"version": "535.247.01"}
     assert "modprobe nvidia (driver 535.247.01 is installed)" in scene.judge()["remedy"]
     scene.facts["host"]["secure_boot"] = True
@@ -663,7 +663,7 @@ def test_which_code_runs_on_which_gpu(
 
 
 @pytest.mark.parametrize(
-    ("served", "highest"), [("11.4", "11.8"), ("12.2", "12.9"), ("13.0", "13.x"), (None, "unknown"), ("", "unknown")]
+    ("served", "highest"), [("11.4", "11.8"), ("12.2", "12.9"), ("13.0", "13.x"), ("10.2", "10.2"), (None, "unknown"), ("", "unknown")]
 )
 def test_the_highest_cuda_of_a_driver(served: str | None, highest: str) -> None:
     assert _links_container.highest_cuda(served) == highest

@@ -300,6 +300,13 @@ def test_a_plan_for_the_cpu_says_so() -> None:
     assert "not applied" not in text
 
 
+def test_variants_rejected_for_the_same_reason_share_a_line() -> None:
+    rejected = [{"variant": name, "code": "DG709", "reason": "no GPU"} for name in ("cuda11.8", "cuda12.6")]
+    rejected.insert(1, {"variant": "cuda12.1", "code": "DG703", "reason": "too new"})
+    text = _report_text.render_plan([("a", plan(rejected=rejected), "")], check=False)
+    assert "  rejected  cuda11.8, cuda12.6: DG709 no GPU\n  rejected  cuda12.1: DG703 too new\n" in text
+
+
 def test_a_reboot_and_an_image_for_a_driver_to_come_are_said() -> None:
     change = plan(reboot={"required": True, "reasons": ["new driver", "new kernel"]})
     change["image"]["expected"] = True
@@ -376,7 +383,7 @@ def test_a_table_of_ordinary_names_fits_120_columns() -> None:
     text = _report_text.render_verdict(records, check=False)
     assert max(map(len, text.splitlines())) <= 120
     assert "535.247.01" in text and "cuda12.6" in text
-    assert "gpu-node-01.example" in text.split("bnd=")[0], "GPU names are cut before host names"
+    assert "gpu-node-01.example" in text.split("bnd=", maxsplit=1)[0], "GPU names are cut before host names"
 
 
 def test_two_hundred_hosts_with_the_same_trouble_share_its_explanation() -> None:

@@ -97,7 +97,7 @@ def install(what: list[str], constraints: list[Path], wheelhouse: Path, index: s
         environment["PIP_CERT"] = str(ca_bundle)
     if pip([*found, *arguments], environment) != 0:
         beside = " and the wheelhouse" if wheels else ""
-        raise BuildError(f"pip could not install {' '.join(what)} from {_site(index)}{beside}; see its message above.")
+        raise BuildError(f"pip could not install {' '.join(what)} from {_site(index)}{beside}.")
 
 
 def _site(index: str) -> str:
