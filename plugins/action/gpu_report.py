@@ -45,7 +45,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         in_play = _in_play(variables)
         records = [_report.build_record(host, *known[host], in_play(host), check, now) for host in hosts]
         if options["show"] == "plan":
-            text = _plan_text(records, known, bool(self._task.diff), check)
+            # The plan of a host that is gone now may stem from an earlier run.
+            plans = [(record["host"], None if record["result"] == "unreachable" else record["plan"]) for record in records]
+            text = _report_text.render_plan(plans, check)
         else:
             text = _report_text.render_verdict(records, check, _paint)
         Display().display(f"\n{text}\n")
@@ -65,20 +67,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 def _paint(text: str, result: str) -> str:
     painted: str = stringc(text, _COLORS.get(result, "red"))
     return painted
-
-
-def _plan_text(records: Sequence[Mapping[str, Any]], known: Mapping[str, Any], diff: bool, check: bool) -> str:
-    plans = []
-    for record in records:
-        facts = known[record["host"]][0]
-        changes = (record["plan"] or {}).get("status") == "change"
-        difference = ""
-        if diff and changes:
-            render, present = facts["gpu_plan"].get("render"), (facts.get("dify") or {}).get("files")
-            difference = _report_text.render_difference(render, present)
-        plan = None if record["result"] == "unreachable" else record["plan"]
-        plans.append((record["host"], plan, difference))
-    return _report_text.render_plan(plans, check)
 
 
 def _validated(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ description:
 options:
   show:
     description:
-      - V(plan) prints what would change on each host and why, with the image variants that were rejected. In diff mode also
-        the files that would be written, as far as their present content is known.
+      - V(plan) prints what would change on each host and why, with the image variants that were rejected. The lines of the
+        files are shown by the tasks that write them, in diff mode.
       - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
     type: str
     choices: [plan, verdict]
@@ -54,8 +54,8 @@ attributes:
     support: full
     description: Changes nothing on any host in any mode.
   diff_mode:
-    support: full
-    description: Prints the files that the plan would write.
+    support: N/A
+    description: Changes nothing, so there is no difference to show.
   platform:
     platforms: posix
     support: full

@@ -8,7 +8,6 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
-import difflib
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -93,23 +92,19 @@ def _wrap(text: str, indent: str, first: str | None = None) -> list[str]:
 # -- the plan --------------------------------------------------------------------------------------------------------
 
 
-def render_plan(plans: Sequence[tuple[str, Mapping[str, Any] | None, str]], check: bool) -> str:
+def render_plan(plans: Sequence[tuple[str, Mapping[str, Any] | None]], check: bool) -> str:
     """Return the plans of all hosts; hosts with the same plan share one block.
 
-    Each of ``plans`` is a host, its record's plan (None for a host without one), and the difference of its files as
-    text, empty when it is not wanted.
+    Each of ``plans`` is a host and its record's plan, None for a host without one.
     """
-    blocks: dict[str, list[str]] = {}
-    for host, plan, difference in plans:
-        blocks.setdefault("\n".join(_plan_lines(plan)) + difference, []).append(host)
-    counts = [str((plan or {}).get("status") or "without a plan") for _host, plan, _difference in plans]
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for host, plan in plans:
+        blocks.setdefault(tuple(_plan_lines(plan)), []).append(host)
+    counts = [str((plan or {}).get("status") or "without a plan") for _host, plan in plans]
     words = [f"{counts.count(word)} {_STATUS_WORDS.get(word, word)}" for word in dict.fromkeys(counts)]
-    title = f"PLAN for {_hosts(len(plans))}: {', '.join(words)}{f' ({CHECKED})' if check else ''}"
-    lines = [title]
-    for text, hosts in blocks.items():
-        first, _newline, rest = text.partition("\n")
-        lines += ["", *_wrap(f"{host_list(hosts)}: {first}", "    ", "")]
-        lines += [rest] if rest else []
+    lines = [f"PLAN for {_hosts(len(plans))}: {', '.join(words)}{f' ({CHECKED})' if check else ''}"]
+    for (first, *rest), hosts in blocks.items():
+        lines += ["", *_wrap(f"{host_list(hosts)}: {first}", "    ", ""), *rest]
     return "\n".join(lines)
 
 
@@ -123,7 +118,7 @@ def _hosts(count: int) -> str:
 def _plan_lines(plan: Mapping[str, Any] | None) -> list[str]:
     """The block of one plan, its first line to follow the names of the hosts."""
     if not plan:
-        return ["no plan, since the host did not answer or was not observed"]
+        return ["no plan, the result below says why"]
     mode = {"cpu": "serves on the CPU", "degraded": "DEGRADED to the CPU by consent"}.get(str(plan.get("mode")))
     status = {"change": "change", "ok": "nothing to change", "blocked": "BLOCKED, nothing is touched"}
     lines = [", ".join(filter(None, [status.get(str(plan.get("status")), str(plan.get("status"))), mode]))]
@@ -136,7 +131,8 @@ def _plan_lines(plan: Mapping[str, Any] | None) -> list[str]:
         if part.get("action") not in (None, "none"):
             lines += _entry(name, _part_text(part))
     lines += _image_lines(plan.get("image"))
-    lines += _rejected_lines(plan.get("rejected") or [])
+    if plan.get("status") != "ok":
+        lines += _rejected_lines(plan.get("rejected") or [])
     reboot = plan.get("reboot") or {}
     if reboot.get("required"):
         lines += _entry("reboot", "; ".join(map(str, reboot.get("reasons") or ["required"])))
@@ -169,26 +165,6 @@ def _rejected_lines(rejected: Sequence[Mapping[str, Any]]) -> list[str]:
     for variant in rejected:
         reasons.setdefault(f"{variant.get('code')} {variant.get('reason')}", []).append(str(variant.get("variant")))
     return [line for reason, names in reasons.items() for line in _entry("rejected", f"{', '.join(names)}: {reason}")]
-
-
-def render_difference(render: Any, present: Any) -> str:
-    """Return what would change in the rendered files, as far as the controller can know.
-
-    ``render`` is the plan's ``render``, ``present`` the ``files`` of the facts of dify. A file that is not there yet is
-    shown whole; of one that is there only the digest is known, so its lines are shown by the task that writes it.
-    """
-    lines: list[str] = []
-    files = render.get("files") if isinstance(render, Mapping) else None
-    for path, file in sorted((files or {}).items()):
-        there = (present or {}).get(path) if isinstance(present, Mapping) else None
-        if there and there.get("exists"):
-            if there.get("sha256") != file.get("sha256"):
-                digests = f"sha256 {str(there.get('sha256'))[:12]} -> {str(file.get('sha256'))[:12]}"
-                lines += ["", f"  {path}: the content changes ({digests}); the task that writes it shows the lines"]
-            continue
-        new = str(file.get("content") or "").splitlines()
-        lines += ["", *(f"  {line}" for line in difflib.unified_diff([], new, "/dev/null", path, lineterm=""))]
-    return "\n".join(lines)
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------

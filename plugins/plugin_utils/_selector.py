@@ -159,7 +159,9 @@ def _driver_fit(variant: Variant, driver: Driver, gpus: Sequence[Gpu], forward_c
     floor = _cuda.MINOR_FLOOR.get(_cuda.number(cuda)[0])
     if _cuda.is_minor(cuda, driver.version):
         return Fit(variant, MINOR, None, f"CUDA {cuda} on driver {driver.version}: minor-version compatibility (driver >= {floor})")
-    return _forward_fit(variant, driver, gpus, forward_compat, f"CUDA {cuda} needs driver >= {floor}; loaded is {driver.version}")
+    # The floor is that of the major version, so all its variants share one reason, and one line of the printed plan.
+    too_old = f"CUDA {_cuda.number(cuda)[0]}.x needs driver >= {floor}; loaded is {driver.version}"
+    return _forward_fit(variant, driver, gpus, forward_compat, too_old)
 
 
 def _forward_fit(variant: Variant, driver: Driver, gpus: Sequence[Gpu], allowed: bool, too_old: str) -> Fit:

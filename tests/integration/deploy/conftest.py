@@ -4,7 +4,6 @@
 """Runs the real playbook against a fleet that is up and deployed: DIFYOPS_INVENTORY names its inventory sources, with commas between."""
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -53,6 +52,7 @@ class Site:
         self.inventory = inventory
         self.scratch = scratch
         self.bin = Path(sys.executable).parent
+        self.known: dict[str, dict[str, Any]] = {}
 
     def _environment(self, **extra: str) -> dict[str, str]:
         """Return the caller's environment without what a surrounding Ansible or molecule run put there."""
@@ -80,7 +80,7 @@ class Site:
 
     def command(self, host: str, *argv: str) -> str:
         """Run one command on *host* as root and return its standard output; a failing command fails the test."""
-        variables = self._hostvars(host)
+        variables = self.known.get(host) or self.known.setdefault(host, self._hostvars(host))
         done = subprocess.run(
             ["ssh", "-i", variables["ansible_ssh_private_key_file"], "-p", str(variables["ansible_port"]), "-o", "BatchMode=yes",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
@@ -90,7 +90,6 @@ class Site:
         assert done.returncode == 0, f"{argv} on {host}: {done.stderr}"
         return done.stdout
 
-    @functools.cache  # noqa: B019  one Site lives as long as the session
     def _hostvars(self, host: str) -> dict[str, Any]:
         """Return the templated connection variables of *host*."""
         names = ("ansible_ssh_private_key_file", "ansible_port", "ansible_user", "ansible_host")

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The version is written into the built library by `simgpu-stub` (as it is compiled into the genuine one), so that
+/* The version is written into the built library by `simgpu_stub.py` (as it is compiled into the genuine one), so that
  * installing another driver package changes the library and not yet the loaded module. Unstamped (unit tests): the
  * profile's driver_version. */
 #define STAMP_SIZE 40

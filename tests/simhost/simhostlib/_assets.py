@@ -28,7 +28,7 @@ PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", 
 def _pip() -> list[str]:
     """pip of this Python, or of a virtual environment in the cache where this Python has none."""
     own = [sys.executable, "-m", "pip"]
-    if subprocess.run([*own, "--version"], capture_output=True).returncode == 0:
+    if subprocess.run([*own, "--version"], check=False, capture_output=True).returncode == 0:
         return own
     folder = cache() / "pip-venv"
     if not (folder / "bin/pip").exists():

@@ -37,7 +37,13 @@ def run(command: list[str], *, check: bool = True, text: str | None = None, time
     """Runs a program and returns what it printed; a failure becomes a SimhostError with its last lines."""
     try:
         done = subprocess.run(
-            command, input=text, stdin=None if text is not None else subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+            command,
+            check=False,
+            input=text,
+            stdin=None if text is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
     except FileNotFoundError:
         raise SimhostError(f"the program {command[0]} is not installed.") from None
@@ -94,7 +100,11 @@ def ensure_tool(program: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment, stdout=subprocess.DEVNULL, check=False)
     done = subprocess.run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], env=environment, capture_output=True, text=True
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])

@@ -75,7 +75,7 @@ def stop_own_engine() -> None:
         return
     say(f"stopping the dockerd that simhost started (process {pid})")
     os.kill(pid, signal.SIGTERM)
-    for _ in range(60):
+    for _attempt in range(60):
         if not Path(f"/proc/{pid}").exists():
             return
         time.sleep(0.5)

@@ -108,7 +108,7 @@ def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, 
     if host.profile:
         arguments.append(f"--device-cgroup-rule=c {backing_device()} rwm")
     docker("create", *arguments, image)
-    put = subprocess.run(["docker", "cp", "-", f"{host.container}:/"], input=_files(host), capture_output=True)
+    put = subprocess.run(["docker", "cp", "-", f"{host.container}:/"], check=False, input=_files(host), capture_output=True)
     if put.returncode:
         raise SimhostError(f"files could not be copied into {host.container}: {put.stderr.decode(errors='replace').strip()}")
 
@@ -167,7 +167,9 @@ def wait_ready(host: Host) -> None:
     seen = "nothing answered on the SSH port"
     while time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run([*ssh_command(host), check], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+            done = subprocess.run(
+                [*ssh_command(host), check], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
+            )
             lines = done.stdout.split()
             if done.returncode == 0 and lines[:1] == ["running"]:
                 return
@@ -176,7 +178,8 @@ def wait_ready(host: Host) -> None:
                 break
         time.sleep(0.3)
     failed = docker("exec", host.container, "systemctl", "--failed", "--plain", "--no-legend", check=False, timeout=20)
-    journal = docker("exec", host.container, "journalctl", "--no-pager", "--quiet", "--priority=warning", "--lines=15", check=False, timeout=20)
+    command = ("journalctl", "--no-pager", "--quiet", "--priority=warning", "--lines=15")
+    journal = docker("exec", host.container, *command, check=False, timeout=20)
     raise SimhostError(f"{host.name} did not get ready within {READY_SECONDS} s (last answer: {seen}).\n{failed}{journal}")
 
 
@@ -189,7 +192,7 @@ def load_image(host: Host, name: str) -> None:
     say(f"{host.name}: loading {name}")
     with open(_images.saved(name), "rb") as tar:
         done = subprocess.run(
-            ["docker", "exec", "-i", host.container, "docker", "load", "--quiet"], stdin=tar, capture_output=True, text=True
+            ["docker", "exec", "-i", host.container, "docker", "load", "--quiet"], check=False, stdin=tar, capture_output=True, text=True
         )
     if done.returncode:
         raise SimhostError(f"{host.name}: the image {name} could not be loaded: {done.stderr.strip()}")

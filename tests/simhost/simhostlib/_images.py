@@ -116,7 +116,7 @@ def _debootstrap(suite: str, packages: str, certificates: tuple[str, ...], name:
 
 def _import(root: Path, name: str) -> None:
     tar = subprocess.Popen(["tar", "-C", str(root), "--numeric-owner", "-c", "."], stdout=subprocess.PIPE)
-    done = subprocess.run(["docker", "import", "-", name], stdin=tar.stdout, capture_output=True, text=True)
+    done = subprocess.run(["docker", "import", "-", name], check=False, stdin=tar.stdout, capture_output=True, text=True)
     if tar.wait() or done.returncode:
         raise SimhostError(f"the image {name} could not be imported: {done.stderr.strip()}")
 
@@ -140,7 +140,7 @@ def _docker_build(context: Path, name: str, arguments: dict[str, str]) -> None:
         command += ["--build-arg", f"{key}={value}"]
     # The classic builder: Debian 12 has no buildx, and nothing here needs it.
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
-    done = subprocess.run(["docker", *command, str(context)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(["docker", *command, str(context)], check=False, env=environment, capture_output=True, text=True)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise SimhostError(f"the image {name} could not be built:\n{tail}")

@@ -49,7 +49,7 @@ class Machine:
     def run(self, *command: str, timeout: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a program that finds the simulated libraries."""
         whole = {**os.environ, "LD_LIBRARY_PATH": str(self.libraries), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-        return subprocess.run(command, env=whole, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(command, check=False, env=whole, capture_output=True, text=True, timeout=timeout)
 
     def python(self, program: str, timeout: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run(sys.executable, "-c", program, timeout=timeout, **environment)

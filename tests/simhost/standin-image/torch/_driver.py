@@ -55,7 +55,8 @@ class Driver:
     def text(self, code: int) -> str:
         text = ctypes.c_char_p()
         self.library.cuGetErrorString(code, ctypes.byref(text))
-        return text.value.decode() if text.value else "unknown error"
+        said: bytes | None = text.value
+        return said.decode() if said is not None else "unknown error"
 
     def check(self, code: int) -> None:
         if code == DEVICE_UNAVAILABLE:

@@ -74,7 +74,7 @@ class Tensor:
         return self.device.type == "cuda"
 
     @property
-    def T(self) -> Tensor:  # noqa: N802
+    def T(self) -> Tensor:
         return Tensor(self._array.T, self.device)
 
     def size(self, dim: int | None = None) -> Any:

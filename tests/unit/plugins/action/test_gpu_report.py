@@ -44,8 +44,8 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def report(task_vars: dict[str, Any], check: bool = False, diff: bool = False, **args: Any) -> dict[str, Any]:
-    task = SimpleNamespace(args=args, check_mode=check, diff=diff, async_val=0, action="difyops.gpu.gpu_report")
+def report(task_vars: dict[str, Any], check: bool = False, **args: Any) -> dict[str, Any]:
+    task = SimpleNamespace(args=args, check_mode=check, diff=False, async_val=0, action="difyops.gpu.gpu_report")
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
     action = gpu_report.ActionModule(task, connection, SimpleNamespace(check_mode=check), None, None, None)
     result: dict[str, Any] = action.run(task_vars=task_vars)
@@ -90,14 +90,6 @@ def test_check_mode_says_that_nothing_was_applied(printed: list[str]) -> None:
     assert result["failed_hosts"] == []
 
 
-def test_diff_mode_shows_new_files(printed: list[str]) -> None:
-    task_vars = variables({"a": {"ansible_facts": FACTS}})
-    report(task_vars, diff=True, show="plan")
-    report(task_vars, diff=False, show="plan")
-    assert "+services: {}" in printed[0]
-    assert "+services: {}" not in printed[1]
-
-
 def test_the_file_holds_one_record_for_each_host(printed: list[str], tmp_path: pathlib.Path) -> None:
     path = tmp_path / "report.jsonl"
     result = report(variables({"a": {"ansible_facts": FACTS}, "b": {}}), show="verdict", path=str(path))
@@ -123,7 +115,7 @@ def test_bad_options_are_one_sentence(printed: list[str], args: dict[str, Any], 
 
 def test_facts_of_a_strange_form_do_not_break_the_report(printed: list[str]) -> None:
     strange = {"ansible_facts": {"nvidia": [], "gpu_plan": {"status": "change", "render": 3}, "dify": 4}, "dify_outcome": "x"}
-    result = report(variables({"a": strange}), diff=True, show="plan")
+    result = report(variables({"a": strange}), show="plan")
     assert result["records"][0]["ok"] is False
 
 

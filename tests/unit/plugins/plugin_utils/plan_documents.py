@@ -65,7 +65,9 @@ def nvidia(version: str | None = "535.247.01", gpus: list[dict[str, Any]] | None
         "toolkit": {
             "version": "1.19.1",
             "lockstep": True,
-            "cdi": {"specs": [{"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "devices": ["0", "all"], "stale": None, "error": None}]},
+            "cdi": {
+                "specs": [{"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "devices": ["0", "all"], "stale": None, "error": None}]
+            },
         },
         "engine": {
             "name": "docker",

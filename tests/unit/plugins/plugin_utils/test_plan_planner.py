@@ -133,7 +133,7 @@ def test_a_named_variant_that_does_not_fit_is_blocked_with_the_reason():
     made = plan(nvidia("470.256.02", [gpu(T4)]), variant="cuda12.6")
     assert made["status"] == "blocked" and made["image"] is None and made["render"]["files"] == {}
     assert codes(made["blocked"]) == [_plan_codes.NAMED_VARIANT_DOES_NOT_FIT]
-    assert "CUDA 12.6 needs driver >= 525.60.13; loaded is 470.256.02" in made["blocked"][0]["message"]
+    assert "CUDA 12.x needs driver >= 525.60.13; loaded is 470.256.02" in made["blocked"][0]["message"]
     assert {part["action"] for part in made["parts"].values()} == {"none", "blocked"}
 
 

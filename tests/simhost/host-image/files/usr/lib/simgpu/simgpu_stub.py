@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds and installs stub packages of a simulated NVIDIA driver: simgpu-stub VERSION [PREFIX [REVISION]].
+"""Builds and installs stub packages of a simulated NVIDIA driver: simgpu_stub.py VERSION [PREFIX [REVISION]].
 
 The packages bear the names and versions of Debian's; their description says that they are simulated. Installing another
 version changes the libraries at once and the loaded module at the next boot, as in life.
@@ -94,5 +93,5 @@ def main(version: str, prefix: str = "nvidia", revision: str = "1") -> None:
 
 if __name__ == "__main__":
     if not 2 <= len(sys.argv) <= 4:
-        sys.exit("usage: simgpu-stub VERSION [PREFIX [REVISION]]")
+        sys.exit("usage: simgpu_stub.py VERSION [PREFIX [REVISION]]")
     main(*sys.argv[1:])

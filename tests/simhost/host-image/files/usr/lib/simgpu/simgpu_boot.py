@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -15,6 +14,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 
 import simgpu_profile
 
@@ -71,7 +71,7 @@ def provision(profile: dict[str, str]) -> None:
     version = profile.get("driver_version")
     if version:
         arguments = [version, profile.get("package_prefix", "nvidia"), profile.get("package_revision", "1")]
-        subprocess.run([os.path.join(os.path.dirname(__file__), "simgpu-stub"), *arguments], check=True)
+        subprocess.run([sys.executable, os.path.join(os.path.dirname(__file__), "simgpu_stub.py"), *arguments], check=True)
     write(PROVISIONED, f"{version}\n")
 
 

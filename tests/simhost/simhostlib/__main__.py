@@ -1,0 +1,10 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts and stops simulated GPU hosts; see README.md beside this file."""
+
+import sys
+
+from simhostlib.cli import main
+
+sys.exit(main())
