@@ -29,7 +29,7 @@ DEFAULT_CATALOG: list[dict[str, Any]] = [
     {"name": "cuda12.6", "cuda": "12.6", "torch": "2.14.1", "wheel_index": _WHEELS + "cu126", "sm": _MAXWELL_TO_HOPPER, "ptx": None},
     {"name": "cuda12.8", "cuda": "12.8", "torch": "2.11.0", "wheel_index": _WHEELS + "cu128", "sm": _TURING_TO_BLACKWELL, "ptx": None},
     {"name": "cuda13.0", "cuda": "13.0", "torch": "2.14.1", "wheel_index": _WHEELS + "cu130", "sm": _TURING_TO_BLACKWELL, "ptx": "12.0"},
-    {"name": "cuda13.2", "cuda": "13.2", "torch": "2.15.0", "wheel_index": _WHEELS + "cu132", "sm": _TURING_TO_BLACKWELL, "ptx": "12.0"},
+    {"name": "cuda13.2", "cuda": "13.2", "torch": "2.15.0", "wheel_index": _WHEELS + "cu132", "sm": _TURING_TO_BLACKWELL, "ptx": None},
 ]
 
 IMAGE_TEMPLATE = "{repository}:web-server-{name}-v{version}"

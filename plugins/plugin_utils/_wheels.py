@@ -77,7 +77,9 @@ CODE: tuple[Code, ...] = (
     Code("cu128", (2, 11), (2, 11), _TURING_TO_BLACKWELL, None),
     Code("cu129", (2, 8), (2, 8), ("7.0", *_TURING_TO_BLACKWELL), "12.0"),
     Code("cu130", (2, 9), _NEWEST, _TURING_TO_BLACKWELL, "12.0"),
-    Code("cu132", (2, 12), _NEWEST, _TURING_TO_BLACKWELL, "12.0"),
+    Code("cu132", (2, 12), (2, 14), _TURING_TO_BLACKWELL, "12.0"),
+    # Read from the wheel 2.15.0+cu132 itself: get_arch_list() has no compute_120 any more.
+    Code("cu132", (2, 15), _NEWEST, _TURING_TO_BLACKWELL, None),
 )
 
 
