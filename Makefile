@@ -1,4 +1,4 @@
-# make deploy, make test, make clean: see README.md. Everything that is made here lies in .venv, .ansible and .cache,
+# make deploy, make test, make clean: see README.md. Everything that is made here lies in .venv, .build and .cache,
 # except the simulated fleet, which `make clean` takes down too.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -18,7 +18,7 @@ COLLECTIONS_PACKAGE := ansible==12.3.0
 BIN := .venv/bin
 SIMHOST := tests/simhost/simhost
 DEMO_FLEET := tests/simhost/fleets/demo.json
-MODULES_FILE := .ansible/module_executions.jsonl
+MODULES_FILE := .build/module_executions.jsonl
 # What the simulated fleet is made with: package=what shows that it is there.
 FLEET_PACKAGES := debootstrap=debootstrap gcc=gcc libc6-dev=/usr/include/stdio.h openssh-client=ssh
 DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
@@ -34,9 +34,9 @@ help:
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
 	echo "make clean                         remove all of it, the simulated fleet too"
 
-setup: .ansible/installed.stamp
+setup: .build/installed.stamp
 setup-dev: setup .venv/dev.stamp
-build: .ansible/installed.stamp
+build: .build/installed.stamp
 
 .venv/run.stamp: requirements.txt Makefile
 	@PYTHON="$(PYTHON)" tests/tools/host_packages python3-venv=python:ensurepip
@@ -52,17 +52,17 @@ build: .ansible/installed.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-.ansible/collections.stamp: requirements.yml tests/tools/install_collections.py .venv/run.stamp
-	@mkdir -p .ansible
-	$(BIN)/python tests/tools/install_collections.py --package $(COLLECTIONS_PACKAGE) --destination .ansible/collections
+.build/collections.stamp: requirements.yml tests/tools/install_collections.py .venv/run.stamp
+	@mkdir -p .build
+	$(BIN)/python tests/tools/install_collections.py --package $(COLLECTIONS_PACKAGE) --destination .build/collections
 	touch $@
 
-.ansible/installed.stamp: .ansible/collections.stamp $(SOURCES)
-	@rm -rf .ansible/dist .ansible/collections/ansible_collections/difyops
-	$(BIN)/ansible-galaxy collection build --output-path .ansible/dist > .ansible/build.log 2>&1 || { cat .ansible/build.log; exit 1; }
-	$(BIN)/ansible-galaxy collection install --offline --collections-path .ansible/collections .ansible/dist/*.tar.gz > .ansible/build.log 2>&1 \
-		|| { cat .ansible/build.log; exit 1; }
-	echo "Built and installed $$(basename .ansible/dist/*.tar.gz)"
+.build/installed.stamp: .build/collections.stamp $(SOURCES)
+	@rm -rf .build/dist .build/collections/ansible_collections/difyops
+	$(BIN)/ansible-galaxy collection build --output-path .build/dist > .build/build.log 2>&1 || { cat .build/build.log; exit 1; }
+	$(BIN)/ansible-galaxy collection install --offline --collections-path .build/collections .build/dist/*.tar.gz > .build/build.log 2>&1 \
+		|| { cat .build/build.log; exit 1; }
+	echo "Built and installed $$(basename .build/dist/*.tar.gz)"
 	touch $@
 
 packages:
@@ -97,5 +97,5 @@ test-%: setup-dev
 clean:
 	@if [ -x $(SIMHOST) ] && docker info > /dev/null 2>&1; then $(SIMHOST) down --purge; fi
 	tests/tools/docker_engine down
-	rm -rf .venv .ansible .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .build .ansible .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

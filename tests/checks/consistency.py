@@ -84,7 +84,7 @@ def metadata() -> Iterator[str]:
 
 
 def _archive(galaxy: dict[str, Any]) -> Iterator[str]:
-    path = ROOT / f".ansible/dist/difyops-gpu-{galaxy['version']}.tar.gz"
+    path = ROOT / f".build/dist/difyops-gpu-{galaxy['version']}.tar.gz"
     if not path.is_file():
         yield f"galaxy.yml:1: there is no {path.relative_to(ROOT)}; make setup builds it"
         return

@@ -15,10 +15,10 @@ CACHE = REPOSITORY / ".cache"
 COLLECTIONS = CACHE / "tree"
 COLLECTION = COLLECTIONS / "ansible_collections" / "difyops" / "gpu"
 VENV_BIN = REPOSITORY / ".venv" / "bin"
-INSTALLED = REPOSITORY / ".ansible" / "collections"
+INSTALLED = REPOSITORY / ".build" / "collections"
 
 # Without git (an unpacked archive of the repository) everything counts except what the Makefile and the tools make themselves.
-_MADE_HERE = {".git", ".venv", ".cache", ".ansible", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__"}
+_MADE_HERE = {".git", ".venv", ".cache", ".ansible", ".build", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__"}
 
 
 def repository_files() -> list[str]:

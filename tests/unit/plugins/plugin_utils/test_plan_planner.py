@@ -105,7 +105,7 @@ def test_the_build_of_the_image():
         "BASE_IMAGE": "python:3.12-slim-bookworm",
         "CUDA_VERSION": "13.2",
         "IMAGE_VERSION": "0.1.0",
-        "PTX": "12.0",
+        "PTX": "",
         "SM_LIST": "7.5 8.0 8.6 9.0 10.0 12.0",
         "TORCH_VERSION": "2.15.0",
         "VARIANT": "cuda13.2",
