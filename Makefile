@@ -57,10 +57,11 @@ build: .build/installed.stamp
 	$(BIN)/python tests/tools/install_collections.py --package $(COLLECTIONS_PACKAGE) --destination .build/collections
 	touch $@
 
+# --force: a copy in ~/.ansible/collections would count as installed, and nothing would come to lie here.
 .build/installed.stamp: .build/collections.stamp $(SOURCES)
 	@rm -rf .build/dist .build/collections/ansible_collections/difyops
 	$(BIN)/ansible-galaxy collection build --output-path .build/dist > .build/build.log 2>&1 || { cat .build/build.log; exit 1; }
-	$(BIN)/ansible-galaxy collection install --offline --collections-path .build/collections .build/dist/*.tar.gz > .build/build.log 2>&1 \
+	$(BIN)/ansible-galaxy collection install --force --offline --collections-path .build/collections .build/dist/*.tar.gz > .build/build.log 2>&1 \
 		|| { cat .build/build.log; exit 1; }
 	echo "Built and installed $$(basename .build/dist/*.tar.gz)"
 	touch $@
