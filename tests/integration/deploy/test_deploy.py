@@ -199,6 +199,7 @@ BAD_INPUT = {
         {"dify_image_catalog": [{"name": "cuda12.6", "source": "pull", "image": "127.0.0.1:9/dify-gpu:web-server-cuda12.6-v9.9.9"}]},
         r"127\.0\.0\.1:9",
     ),
+    "an API key that cannot be carried": ({"dify_api_key": "no$good"}, r"dify_api_key has to be"),
     "an unreachable host": ({"ansible_port": 9}, r"Connection refused"),
 }
 
@@ -209,7 +210,7 @@ def test_bad_input_is_one_clear_sentence(site: Site, case: str) -> None:
     before = state(site, "a10-535")
     run = site_with(site, {"a10-535": variables}, "--limit", "a10-535,cpu-1")
     assert run.rc != 0
-    assert "Traceback" not in run.output
+    assert "Traceback" not in run.output and "no$good" not in run.output + run.log
     sentence = run.records["a10-535"]["message"]
     assert re.search(expected, sentence) and "\n" not in sentence, sentence
     assert state(site, "a10-535") == before

@@ -39,7 +39,7 @@ class Server:
 
     def wait(self) -> dict[str, Any]:
         """The health document once loading is over."""
-        for _ in range(600):
+        for _number in range(600):
             document: dict[str, Any] = self.client.get("/health").json()
             if document["status"] != "loading":
                 return document

@@ -197,7 +197,7 @@ def test_a_full_queue_is_429(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(Embedder, "embed", slow)
         with ThreadPoolExecutor(2) as pool:
-            waiting = [pool.submit(started.embed, "x") for _ in range(2)]
+            waiting = [pool.submit(started.embed, "x") for _number in range(2)]
             while "dify_gpu_queue_length 2.0" not in started.client.get("/metrics").text:
                 time.sleep(0.005)
             refused = started.embed("x")

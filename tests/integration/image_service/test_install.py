@@ -135,9 +135,9 @@ def test_an_unreachable_index_is_one_sentence_without_its_credentials(
     recorded: list[list[str]] = []
     run = subprocess.run
 
-    def spy(command: list[str], **options: object) -> object:
+    def spy(command: list[str], *, check: bool = False, **options: object) -> object:
         recorded.append(command)
-        return run(command, **options)
+        return run(command, check=check, **options)
 
     monkeypatch.setattr(install.subprocess, "run", spy)
     with pytest.raises(install.BuildError, match=r"could not install second_thing==1\.0 from 127\.0\.0\.1 and the wheelhouse"):

@@ -41,7 +41,7 @@ def health(port: int) -> tuple[int, dict]:
 def test_it_does_not_start_without_a_key() -> None:
     started = time.monotonic()
     command = [sys.executable, "-m", "dify_gpu_server"]
-    done = subprocess.run(command, env=environment(EMBEDDING_MODEL=str(MODEL_DIR)), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, env=environment(EMBEDDING_MODEL=str(MODEL_DIR)), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("dify-gpu: API_KEY is not set")
     assert len(done.stderr.splitlines()) == 1
@@ -55,9 +55,9 @@ def test_it_starts_serves_and_stops(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "dify_gpu_server"], env=environment(**settings), stdout=log, stderr=log)
     try:
-        down = subprocess.run(check, env=environment(PORT=str(port)), capture_output=True, text=True)
+        down = subprocess.run(check, check=False, env=environment(PORT=str(port)), capture_output=True, text=True)
         assert down.returncode == 1 and "Traceback" not in down.stderr
-        for _ in range(600):
+        for _attempt in range(600):
             assert process.poll() is None, (tmp_path / "log").read_text()
             try:
                 if health(port)[0] == 200:
@@ -66,7 +66,7 @@ def test_it_starts_serves_and_stops(tmp_path: Path) -> None:
                 pass
             time.sleep(0.1)
         # A proxy in the environment must not stand between the health check and the server.
-        up = subprocess.run(check, env=environment(PORT=str(port), http_proxy="http://127.0.0.1:9"), capture_output=True, text=True)
+        up = subprocess.run(check, check=False, env=environment(PORT=str(port), http_proxy="http://127.0.0.1:9"), capture_output=True, text=True)
         assert up.returncode == 0 and json.loads(up.stdout)["status"] == "ok"
         body = json.dumps({"model": MODEL_DIR.name, "input": "a"}).encode()
         headers = {"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"}

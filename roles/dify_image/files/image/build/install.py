@@ -51,7 +51,7 @@ def torch_requirement(version: str, cuda: str) -> str:
     if cuda and not re.fullmatch(r"\d+\.\d+", cuda):
         raise BuildError(f"CUDA_VERSION is '{cuda}': expected a version such as 12.6, or nothing for the CPU build.")
     local = "cu" + cuda.replace(".", "") if cuda else "cpu"
-    public, _, given = version.partition("+")
+    public, _plus, given = version.partition("+")
     if given and given != local:
         raise BuildError(f"TORCH_VERSION {version} and CUDA_VERSION '{cuda}' contradict each other: expected {public}+{local}.")
     return f"torch=={public}+{local}"

@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     service = Service(settings, metrics)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
         service.stop()
@@ -112,7 +112,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         texts = body.texts(settings)
         service.metrics.batch.labels("rerank").observe(len(texts))
         result = await service.run("rerank", reranker.rank, body.query, texts, settings.max_input_tokens)
-        _check_finite([score for _, score in result.scores])
+        _check_finite([score for _index, score in result.scores])
         results: list[dict[str, Any]] = [{"index": index, "relevance_score": score} for index, score in result.scores[: body.top_n]]
         if body.return_documents:
             results = [{**entry, "document": {"text": texts[entry["index"]]}} for entry in results]
@@ -137,11 +137,11 @@ def _check_finite(values: Any) -> None:
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
+    async def service_error(_request: Request, error: ServiceError) -> JSONResponse:
         return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse(error_body(400, validation_sentence(error.errors()), "invalid_request"), status_code=400)
 
     @app.exception_handler(HTTPException)
@@ -155,7 +155,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error_body(error.status_code, message, code), status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected(_request: Request, error: Exception) -> JSONResponse:
         log.error("request failed", exc_info=error)
         body = error_body(500, "The server failed on this request; its log has the details.", "internal_error")
         return JSONResponse(body, status_code=500)
@@ -173,8 +173,8 @@ def validation_sentence(problems: Sequence[Any]) -> str:
         return "The request body must be a JSON object, sent with 'Content-Type: application/json'."
     if first["type"] == "missing":
         return f"'{field}' is missing."
-    if field.split(".")[0] == "input":
+    if field.split(".", maxsplit=1)[0] == "input":
         return "'input' must be a text or a list of texts; lists of token numbers are not supported."
-    if field.split(".")[0] == "documents":
+    if field.split(".", maxsplit=1)[0] == "documents":
         return "'documents' must be a list of texts, or of objects with a 'text'."
     return f"'{field}' is not valid: {first['msg'][0].lower()}{first['msg'][1:]}."

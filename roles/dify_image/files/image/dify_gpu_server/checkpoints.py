@@ -65,7 +65,7 @@ def model_directory(model: str) -> Path:
 def _snapshot(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    name, _, revision = model.partition("@")
+    name, _at, revision = model.partition("@")
     offline = hub_is_offline()
     try:
         return Path(

@@ -91,7 +91,7 @@ class Gate:
                 return b"".join(parts)
 
     def _key_fits(self, header: bytes) -> bool:
-        scheme, _, key = header.partition(b" ")
+        scheme, _space, key = header.partition(b" ")
         # compare_digest takes as long for a key that is nearly right as for one that is all wrong.
         return hmac.compare_digest(key.strip(), self._key) and scheme.lower() == b"bearer"
 

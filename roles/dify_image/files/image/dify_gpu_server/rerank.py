@@ -92,4 +92,4 @@ def _head_parameters(model: CrossEncoder) -> set[str]:
     if loaded is None:
         return set()
     heads = ("classifier", "classification_head", "score")
-    return {name for name, _ in loaded.named_parameters() if name.split(".")[0] in heads}
+    return {name for name, _parameter in loaded.named_parameters() if name.split(".")[0] in heads}
