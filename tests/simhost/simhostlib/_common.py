@@ -70,7 +70,7 @@ def locked(name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another simhost ({name})")
+            say(f"waiting for what is under way already ({name})")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

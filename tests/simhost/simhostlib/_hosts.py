@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simhostlib import _assets, _images
-from simhostlib._common import SimhostError, cache, digest, ensure_tool, run, say
+from simhostlib._common import SimhostError, cache, digest, ensure_tool, locked, run, say
 from simhostlib._engine import docker
 from simhostlib._fleet import INNER_PORTS, Fleet, Host
 
@@ -63,10 +63,12 @@ def _misc_devices() -> dict[str, str]:
 def key_file() -> Path:
     """The private SSH key of all simulated hosts; made when missing."""
     key = cache() / "id_ed25519"
-    if not key.exists():
-        ensure_tool("ssh-keygen")
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "difyops-simhost", "-f", str(key)])
-    key.chmod(0o600)
+    # Hosts are started side by side, and the first two would both find it missing.
+    with locked("key"):
+        if not key.exists():
+            ensure_tool("ssh-keygen")
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "difyops-simhost", "-f", str(key)])
+        key.chmod(0o600)
     return key
 
 
