@@ -48,20 +48,8 @@ options:
     description: Seconds that the container engine gets to answer a question.
     type: int
     default: 15
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing, so there is no difference to show.
-  facts:
-    support: full
-    description: Returns RV(ansible_facts).
-  platform:
-    platforms: posix
-    support: full
-    description: Runs on Linux.
+extends_documentation_fragment:
+  - difyops.gpu.attributes.observes
 notes:
   - Uses the Docker SDK for Python where the host's Python can import it, else the C(docker) command. Neither is required.
   - The format is described in the collection's C(docs/contracts.md).

@@ -19,20 +19,8 @@ description:
     that is fed to the container's own Python on standard input. The probe writes nothing and needs no root.
   - A link that is broken has a code such as V(DG404) and a remedy of one line; C(docs/diagnosis.md) explains each code.
   - Only a container in which a matrix product on every GPU agreed with the CPU is called V(proven).
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check mode and return the verdict; nothing is changed in either mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing, so there is no difference to show.
-  facts:
-    support: full
-    description: Returns RV(ansible_facts).
-  platform:
-    support: full
-    platforms: posix
-    description: Runs on Linux.
+extends_documentation_fragment:
+  - difyops.gpu.attributes.observes
 options:
   container:
     description: Name or id of the container to verify.

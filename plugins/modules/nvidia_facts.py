@@ -30,20 +30,8 @@ options:
       - Without the persistence daemon the first question after a while wakes every GPU, which takes a few seconds each.
     type: int
     default: 30
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing, so there is no difference to show.
-  facts:
-    support: full
-    description: Returns RV(ansible_facts).
-  platform:
-    platforms: posix
-    support: full
-    description: Runs on Linux.
+extends_documentation_fragment:
+  - difyops.gpu.attributes.observes
 notes:
   - Takes no required option, so it can be added to normal fact gathering with
     C(ANSIBLE_FACTS_MODULES=smart,difyops.gpu.nvidia_facts).

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -62,13 +63,32 @@ class Site:
     def _sources(self) -> list[str]:
         return [part for source in self.inventory for part in ("-i", source)]
 
+    def _command(self, *args: str, **variables: Any) -> list[str]:
+        playbook = str(REPO / "playbooks/deploy-dify.yml")
+        return [str(self.bin / "ansible-playbook"), *self._sources(), playbook, "-e", json.dumps(variables), *args]
+
+    def interrupted(self, task: str, *args: str, **variables: Any) -> None:
+        """Run the deploy playbook and kill it, workers and all, as soon as it has begun *task*."""
+        process = subprocess.Popen(
+            self._command(*args, **variables), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, env=self._environment(PYTHONUNBUFFERED="1"),
+        )
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith("TASK [") and task in line:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+        process.stdout.close()
+        assert process.wait(60) == -signal.SIGKILL, "".join(seen)
+
     def play(self, *args: str, **variables: Any) -> Run:
         """Run the deploy playbook with extra *variables* and return what it left."""
         count = len(list(self.scratch.glob("*.log")))
         log, report, modules = (self.scratch / f"{count}.{kind}" for kind in ("log", "report.jsonl", "modules.jsonl"))
         done = subprocess.run(
-            [self.bin / "ansible-playbook", *self._sources(), str(REPO / "playbooks/deploy-dify.yml"),
-             "-e", json.dumps({"dify_report_path": str(report), **variables}), *args],
+            self._command(*args, dify_report_path=str(report), **variables),
             cwd=REPO, check=False, capture_output=True, text=True, timeout=1200,
             env=self._environment(
                 ANSIBLE_LOG_PATH=str(log), ANSIBLE_LOG_VERBOSITY="5", ANSIBLE_CALLBACKS_ENABLED="module_counter",

@@ -150,6 +150,15 @@ def test_a_forced_wrong_variant_fails_its_proof_and_the_service_comes_back(site:
         assert run.recap(host)["failed"] == 0
 
 
+def test_a_run_that_was_killed_before_the_proof_is_finished_by_the_next(site: Site) -> None:
+    site.interrupted("Prove that the GPU is used", "--limit", "t4-470", dify_image_variant="cuda12.6", dify_image_force=True)
+    assert "cuda12.6" in site.command("t4-470", "docker ps --format '{{.Image}}'"), "the wrong image runs, unproven"
+    run = site.play("--limit", "t4-470", dify_image_variant="cuda12.6", dify_image_force=True)
+    assert run.records["t4-470"]["verdict"]["code"] == "DG404"
+    assert run.records["t4-470"]["outcome"]["status"] == "restored"
+    assert "cuda11.8" in site.command("t4-470", "docker ps --format '{{.Image}} {{.Status}}' | grep healthy")
+
+
 def test_after_it_the_fleet_is_as_it_was(site: Site) -> None:
     run = site.play()
     assert run.rc == 0, run.output

@@ -66,7 +66,8 @@ def test_it_starts_serves_and_stops(tmp_path: Path) -> None:
                 pass
             time.sleep(0.1)
         # A proxy in the environment must not stand between the health check and the server.
-        up = subprocess.run(check, check=False, env=environment(PORT=str(port), http_proxy="http://127.0.0.1:9"), capture_output=True, text=True)
+        proxied = environment(PORT=str(port), http_proxy="http://127.0.0.1:9")
+        up = subprocess.run(check, check=False, env=proxied, capture_output=True, text=True)
         assert up.returncode == 0 and json.loads(up.stdout)["status"] == "ok"
         body = json.dumps({"model": MODEL_DIR.name, "input": "a"}).encode()
         headers = {"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"}
