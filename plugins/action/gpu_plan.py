@@ -14,7 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _options, _planner, _recipe, _selector, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _findings, _options, _planner, _recipe, _selector, _versions
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "nvidia": {"type": "dict"},
@@ -35,6 +35,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "service_name": {"type": "str", "default": "dify-gpu"},
     "bind_address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 8000},
+    "health_timeout": {"type": "int", "default": 300},
     "models_dir": {"type": "str", "default": ""},
     "embedding_model": {"type": "str", "default": "BAAI/bge-small-en-v1.5"},
     "rerank_model": {"type": "str", "default": ""},
@@ -58,7 +59,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(f"gpu_plan needs the Python library packaging on the controller: {_versions.PACKAGING_ERROR}.")
         variables = task_vars or {}
         plan = make_plan(self._task.args, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
-        result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan})
+        # A verdict proves an earlier plan. Where facts are cached, it would pass for that of a run that was cut short after this plan.
+        result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan, "gpu_verdict": {}})
         return result
 
 
@@ -66,7 +68,8 @@ def make_plan(args: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> d
     """Return the plan for the options of one task. Raises AnsibleActionFail."""
     options = _validated(args)
     nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
-    dify = options["dify"] if options["dify"] is not None else facts.get("dify")
+    # Empty as an option means not looked at yet. Empty as a fact is no observation either, and nobody said so.
+    dify = options["dify"] if options["dify"] is not None else facts.get("dify") or None
     try:
         catalog = _catalog.load(options["catalog"], options["image_repository"], options["image_version"], options["catalog_defaults"])
         wishes = _options.wishes(options, host, DEFAULT_CONTEXT, datetime.date.today())
@@ -78,6 +81,7 @@ def make_plan(args: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> d
 def _validated(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with their defaults, as plain data."""
     given = {key: value for key, value in args.items() if value is not None}
+    _check_forms(given)
     checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate(given)
     if checked.unsupported_parameters:
         unknown = ", ".join(sorted(str(name) for name in checked.unsupported_parameters))
@@ -90,6 +94,18 @@ def _validated(args: Mapping[str, Any]) -> dict[str, Any]:
         if options[name] == "":
             options[name] = spec["default"]
     return options
+
+
+def _check_forms(given: Mapping[str, Any]) -> None:
+    """Refuse what ansible-core would refuse in the words of its own classes."""
+    try:
+        _catalog.listed(given.get("catalog"))
+    except _catalog.CatalogError as exc:
+        raise AnsibleActionFail(f"gpu_plan: {exc}") from exc
+    for name, value in given.items():
+        if ARGUMENT_SPEC.get(name, {}).get("type") == "dict" and not isinstance(value, Mapping):
+            shown = _findings.option(name) if name == "environment" else name
+            raise AnsibleActionFail(f"gpu_plan: {shown} must be a dictionary; found {_catalog.kind(value)}.")
 
 
 def _plain(value: Any) -> Any:

@@ -105,7 +105,7 @@ def _plain(host: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as exc:
-        raise AnsibleActionFail(f"gpu_report: a fact of {host} holds something that is no plain data ({exc}).") from exc
+        raise AnsibleActionFail(f"gpu_report: a fact of {host} holds something that is no plain data ({exc}).") from None
 
 
 def _in_play(variables: Mapping[str, Any]) -> Any:
@@ -120,4 +120,4 @@ def _write(path: str, records: Sequence[Mapping[str, Any]]) -> None:
     try:
         _report.write_file(target, _report.json_lines(records))
     except OSError as exc:
-        raise AnsibleActionFail(f"gpu_report: the report cannot be written to {target}: {exc.strerror or exc}.") from exc
+        raise AnsibleActionFail(f"gpu_report: the report cannot be written to {target}: {exc.strerror or exc}.") from None

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 import pwd
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
@@ -23,8 +24,15 @@ SCHEMA = 1
 _SERVICE_LABEL = "com.docker.compose.service"
 # What Docker writes for a container that was never started.
 _NEVER = "0001-01-01T00:00:00Z"
+# Bytes that are read at once; a file of variables is never larger.
+_SMALL = 1024 * 1024
+# A line of an env file that reaches the container as it is written: no quotes, escapes, references, comments, outer spaces.
+_PLAIN = r"[!%&(-\[\]-~]"
+_VARIABLE = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=(?:{_PLAIN}(?:[ ]*{_PLAIN})*)?")
 
 Facts = dict[str, Any]
+# Whole lines (NAME=VALUE) by the name in them.
+Variables = dict[str, str]
 
 
 def gather(
@@ -44,15 +52,19 @@ def gather(
         "release": None,
         "layout": None,
         "files": {path: _file(path, complaints) for path in files},
-        "secrets": {path: _secret(path, wanted, complaints) for path, wanted in secrets.items()},
+        "secrets": {},
         "images": dict.fromkeys(images),
         "containers": [],
         "error": None,
     }
+    written: list[Variables | None] = []
+    for path, wanted in secrets.items():
+        facts["secrets"][path], lines = _secret(path, wanted, complaints)
+        written.append(lines)
     try:
         engine = connect(timeout_s)
         found = engine.images(images)
-        facts["containers"] = [container(document) for document in engine.containers(project)]
+        facts["containers"] = [container(document, written) for document in engine.containers(project)]
         facts["images"] = {ref: image(document) if document else None for ref, document in found.items()}
     except (_docker.DockerUnavailable, _docker.DockerError) as error:
         facts["error"] = str(error)
@@ -60,21 +72,47 @@ def gather(
 
 
 def _file(path: str, complaints: list[str]) -> Facts:
-    facts, digest = _look(path, complaints)
-    return {"exists": facts.pop("exists"), "sha256": digest, **facts}
+    facts, mode = _look(path, complaints)
+    directory = None if mode is None else stat.S_ISDIR(mode)
+    if directory:
+        facts["size"] = None  # the size of its own list of names, which differs between file systems
+    digest, _content = _read(path, mode, complaints)
+    return {"exists": facts.pop("exists"), "directory": directory, "sha256": digest, **facts}
 
 
-def _secret(path: str, wanted: str | None, complaints: list[str]) -> Facts:
-    """Compare the digest here, so that not even it leaves the host."""
-    facts, digest = _look(path, complaints)
+def _secret(path: str, wanted: str | None, complaints: list[str]) -> tuple[Facts, Variables | None]:
+    """Compare the digest here, so that not even it leaves the host; return the file's variables as well.
+
+    They are empty where there are none to compare, None where the file cannot be read.
+    """
+    facts, mode = _look(path, complaints)
+    digest, content = _read(path, mode, complaints)
     matches = None
     if wanted is not None and (digest or facts["exists"] is False):
         matches = hmac.compare_digest(digest or "", wanted.lower())
-    return {**facts, "matches": matches}
+    unreadable = digest is None and facts["exists"] is not False
+    return {**facts, "matches": matches}, None if unreadable else variables(content)
 
 
-def _look(path: str, complaints: list[str]) -> tuple[Facts, str | None]:
-    """Return what is known of a file without its content, and the SHA-256 of a regular file."""
+def variables(content: bytes) -> Variables:
+    """Return the NAME=VALUE lines of an env file by name; none when the content is something else.
+
+    Compose takes quotes, escapes, references and comments out of a value, so a file with any of these is something else:
+    what a container has of it cannot be compared with what is written there.
+    """
+    found: Variables = {}
+    for line in content.decode("ascii", "replace").split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        match = _VARIABLE.fullmatch(line)
+        if match is None:
+            return {}
+        found[match.group(1)] = line
+    return found
+
+
+def _look(path: str, complaints: list[str]) -> tuple[Facts, int | None]:
+    """Return what is known of a file without its content, and its mode with its type; None when there is nothing."""
     unknown: Facts = dict.fromkeys(("exists", "owner", "group", "mode", "size"))
     try:
         status = os.stat(path)
@@ -90,20 +128,25 @@ def _look(path: str, complaints: list[str]) -> tuple[Facts, str | None]:
         "mode": f"{stat.S_IMODE(status.st_mode):04o}",
         "size": status.st_size,
     }
+    return facts, status.st_mode
+
+
+def _read(path: str, mode: int | None, complaints: list[str]) -> tuple[str | None, bytes]:
+    """Return the SHA-256 of a regular file, None for anything else, and its content when it is a small one."""
     # Opening anything but a regular file may wait for ever.
-    return facts, _digest(path, complaints) if stat.S_ISREG(status.st_mode) else None
-
-
-def _digest(path: str, complaints: list[str]) -> str | None:
-    digest = hashlib.sha256()
+    if mode is None or not stat.S_ISREG(mode):
+        return None, b""
+    digest, content, size = hashlib.sha256(), b"", 0
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(1024 * 1024):
+            while chunk := file.read(_SMALL):
                 digest.update(chunk)
+                size += len(chunk)
+                content = chunk if size <= _SMALL else b""
     except OSError as error:
         complaints.append(f"{path} cannot be read: {error.strerror}.")
-        return None
-    return digest.hexdigest()
+        return None, b""
+    return digest.hexdigest(), content
 
 
 def _name(lookup: Callable[[int], Any], number: int) -> str:
@@ -125,8 +168,24 @@ def image(document: Mapping[str, Any]) -> Facts:
     }
 
 
-def container(document: Mapping[str, Any]) -> Facts:
-    """Return what the facts tell of a container's inspect document."""
+def secrets_applied(document: Mapping[str, Any], files: Sequence[Variables | None]) -> bool | None:
+    """Return whether a running container has every variable of the secret files as they are written there now.
+
+    ``files`` are the variables of each file, None for one that cannot be read. Returns None where this is not known: the
+    container does not run, there is no variable to compare, or a file that could differ cannot be read.
+    """
+    wanted: Variables = {}
+    for lines in files:
+        wanted.update(lines or {})  # as with Compose, a later file has the last word
+    if not wanted or (document.get("State") or {}).get("Status") != "running":
+        return None
+    if not set(wanted.values()) <= set(map(str, (document.get("Config") or {}).get("Env") or [])):
+        return False
+    return None if None in files else True
+
+
+def container(document: Mapping[str, Any], secret_files: Sequence[Variables | None] = ()) -> Facts:
+    """Return what the facts tell of a container's inspect document; of the secrets no more than whether they are its own."""
     config, state = document.get("Config") or {}, document.get("State") or {}
     labels = config.get("Labels") or {}
     started = state.get("StartedAt")
@@ -141,4 +200,5 @@ def container(document: Mapping[str, Any]) -> Facts:
         "restart_policy": ((document.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name"),
         "started_at": started if started and started != _NEVER else None,
         "labels": labels,
+        "secrets_applied": secrets_applied(document, secret_files),
     }

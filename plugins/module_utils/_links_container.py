@@ -151,10 +151,14 @@ def cuda(case: Case) -> Link:
     if library.get("error"):
         code = "DG304" if library.get("missing") else "DG305"
         return failed("cuda", expected, str(library["error"]), code, error=library["error"])
-    if init is None or init.get("code") != 0:
-        return _cuinit(expected, init or {})
-    count = number((devices or {}).get("count"))
-    seen = f"cuInit 0, CUDA {(devices or {}).get('cuda_version')}, {plural(count, 'GPU')}"
+    if init is None:
+        return unsaid(case, "cuda", expected)
+    if init.get("code") != 0:
+        return _cuinit(expected, init)
+    if devices is None:
+        return unsaid(case, "cuda", expected)
+    count = number(devices.get("count"))
+    seen = f"cuInit 0, CUDA {devices.get('cuda_version')}, {plural(count, 'GPU')}"
     if count < max(case.wanted, 1):
         visible = case.environment("CUDA_VISIBLE_DEVICES")
         return failed("cuda", expected, seen, "DG320", visible=visible)
@@ -175,12 +179,14 @@ def torch(case: Case) -> Link:
     found = _torch_import(case, expected)
     if found is not None:
         return found
-    build, state = case.probe.stage("torch") or {}, case.probe.stage("torch_cuda") or {}
-    if case.expected.mode != "gpu":
-        return _torch_on_cpu(case, expected, build, state)
-    if not build.get("cuda"):
+    build, state = case.probe.stage("torch") or {}, case.probe.stage("torch_cuda")
+    if case.expected.mode == "gpu" and not build.get("cuda"):
         maker = f"ROCm {build['hip']}" if build.get("hip") else "no CUDA"
         return failed("torch", expected, f"torch {build.get('version')}, built with {maker}", "DG403")
+    if state is None:
+        return unsaid(case, "torch", expected)
+    if case.expected.mode != "gpu":
+        return _torch_on_cpu(case, expected, build, state)
     if not state.get("available"):
         return _torch_unavailable(case, expected, build, state)
     return _torch_available(case, expected, build, state)
@@ -215,6 +221,9 @@ def _torch_on_cpu(case: Case, expected: str, build: Mapping[str, Any], state: Ma
         return failed(
             "torch", expected, f"torch {build.get('version')}", "DG407", planned=f"torch {case.expected.torch}"
         )
+    if state.get("available") is not False:
+        seen = state.get("error") or "the probe did not report whether CUDA is in use"
+        return untested("torch", expected, str(seen), "DG510")
     return ok("torch", expected, f"torch {build.get('version')}, computes on the CPU")
 
 
@@ -321,7 +330,24 @@ def kernel(case: Case) -> Link:
         for link in links:
             if link.status == rank:
                 return link
+    if gap := _kernel_gap(case, results):
+        return untested("kernel", expected, gap, "DG510")
     return ok("kernel", expected, "; ".join(link.seen for link in links))
+
+
+def _kernel_gap(case: Case, results: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return what is missing in results that are good as far as they go: one GPU proves nothing of another."""
+    visible = number(dig(case.probe.stage("torch_cuda"), "count"))
+    needed = max(case.wanted, visible, 1)
+    indexes = (result.get("index") for result in results)
+    computed = {index for index in indexes if isinstance(index, int) and 0 <= index < needed}
+    if len(computed) < needed:
+        return f"the probe reported a product on {len(computed)} of {plural(needed, 'GPU')}"
+    return _cut_off(case)
+
+
+def _cut_off(case: Case) -> str | None:
+    return None if case.probe.done else f"the probe ended before its end, with status {case.probe.rc}"
 
 
 def _kernel_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
@@ -420,4 +446,6 @@ def kernel_cpu(case: Case) -> Link:
     seen = f"relative error {_scientific(result.get('relative_error'))} on {result.get('device') or 'the CPU'}"
     if result.get("right") is not True:
         return failed("kernel", expected, seen, "DG508", error=seen)
+    if gap := _cut_off(case):
+        return untested("kernel", expected, gap, "DG510")
     return ok("kernel", expected, seen)

@@ -9,6 +9,7 @@ This is private to difyops.gpu.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
@@ -29,6 +30,8 @@ from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
 
 _MISMATCH = 18
 _LIBRARY_NOT_FOUND = 12
+# Characters of a health check's answer that go into a verdict.
+_HEALTH_OUTPUT = 200
 _FOREIGN_OPEN_DRIVERS = ("nouveau", "nova_core")
 
 
@@ -248,8 +251,19 @@ def health(case: Case, link: Link) -> Link:
     expected, name = link.expected + " and healthy", case.evidence.container_name
     if health == "starting":
         seen = f"still starting after {case.evidence.health_waited_s:.0f} s"
-        return failed("engine", expected, seen, "DG207", container=name)
-    return failed("engine", expected, f"running, {health}", "DG206", container=name)
+        link = failed("engine", expected, seen, "DG207", container=name)
+        return replace(link, remedy=f"{link.remedy} (dify_health_timeout in the playbook)")
+    said = _health_output(case)
+    return failed("engine", expected, f"running, {health}{f': {said}' if said else ''}", "DG206", container=name)
+
+
+def _health_output(case: Case) -> str:
+    """Return the last line that the container's own health check printed, fit for a sentence."""
+    runs = mappings(dig(case.evidence.container, "State", "Health", "Log"))
+    lines = [line.strip() for line in str(dig(runs[-1], "Output") or "").splitlines()] if runs else []
+    last = next((line for line in reversed(lines) if line), "")
+    text = "".join(char if char.isprintable() else " " for char in last)
+    return text if len(text) <= _HEALTH_OUTPUT else f"{text[: _HEALTH_OUTPUT - 3]}..."
 
 
 def unneeded(name: str) -> Callable[[Case], Link]:

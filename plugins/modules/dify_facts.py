@@ -25,7 +25,7 @@ options:
     type: path
     default: /opt/dify-gpu
   files:
-    description: Files to look at.
+    description: Files and directories to look at.
     type: list
     elements: path
     default: []
@@ -103,13 +103,16 @@ ansible_facts:
           type: dict
         files:
           description:
-            - One entry per path of O(files), with C(exists), C(sha256), C(owner), C(group), C(mode) and C(size) in bytes.
+            - One entry per path of O(files), with C(exists), C(directory), C(sha256), C(owner), C(group), C(mode) and C(size) in
+              bytes.
             - C(exists) is null for a path that could not be examined; the others are null for what is not there.
+            - C(directory) is true for a directory, whose C(sha256) and C(size) are null.
           returned: always
           type: dict
           sample:
             /opt/dify-gpu/compose.yaml:
               exists: true
+              directory: false
               sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
               owner: root
               group: root
@@ -146,6 +149,10 @@ ansible_facts:
           description:
             - The containers of the compose project, those that do not run too, sorted by name.
             - C(health) is null for a container without a health check, C(started_at) for one that was never started.
+            - C(secrets_applied) tells whether the environment of a running container has every NAME=VALUE line of the files of
+              O(secrets) as they are now; also false for a container that takes none of them. Null for one that does not run, and
+              where no file can be read and compared. A file is compared when it has only comments and lines of plain ASCII without
+              quotes, dollar signs, backslashes and hashes in their values, since Compose changes others.
           returned: always
           type: list
           elements: dict
@@ -160,6 +167,7 @@ ansible_facts:
               restart_policy: unless-stopped
               started_at: "2026-11-20T10:05:00.123456789Z"
               labels: {}
+              secrets_applied: true
         error:
           description: Why the container engine could not be asked, null when it could.
           returned: always

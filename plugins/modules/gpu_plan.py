@@ -52,6 +52,8 @@ options:
     description:
       - Facts of M(difyops.gpu.dify_facts).
       - Taken from C(ansible_facts['dify']) when not given.
+      - Give an empty dictionary for a first plan whose image and files M(difyops.gpu.dify_facts) is to look at. Facts of an earlier run,
+        which a fact cache keeps, do not count then. What is to be created, updated or built is known in the second plan only.
     type: dict
   variant:
     description:
@@ -78,7 +80,8 @@ options:
     description:
       - When the CPU variant may be used without being named in O(variant).
       - V(never) blocks every host without a usable GPU.
-      - V(when_no_gpu) uses it on hosts that have no NVIDIA GPU. A host with a GPU that cannot be used is blocked.
+      - V(when_no_gpu) uses it on hosts that have no NVIDIA GPU. A host with a GPU that cannot be used is blocked, and so is one that shows
+        that it had a GPU (its driver is loaded, or its container was deployed for the GPU) and has none on PCI.
       - V(when_gpu_unusable) uses it there as well, and marks the host as degraded everywhere.
     type: str
     choices: [never, when_no_gpu, when_gpu_unusable]
@@ -149,6 +152,12 @@ options:
       - TCP port of the host on which the service is published.
     type: int
     default: 8000
+  health_timeout:
+    description:
+      - Seconds that the server may take to start. Within this time (the C(start_period) of its health check) a failed health check does not
+        make the container unhealthy.
+    type: int
+    default: 300
   models_dir:
     description:
       - Directory on the host with models, mounted read-only at C(/models). Nothing is downloaded then.
@@ -167,7 +176,9 @@ options:
     default: ""
   environment:
     description:
-      - More environment variables of the service. Not for secrets, whose usual names (ending in KEY, TOKEN, SECRET, PASSWORD) are refused.
+      - More environment variables of the service. Not for secrets, whose usual names (ending in KEY, TOKEN, SECRET, PASSWORD) are refused,
+        as are URLs with credentials.
+      - E(PORT), E(HOST), E(EXPECT_GPU), E(API_KEY) and E(API_KEY_FILE) are the plan's and are refused.
     type: dict
     default: {}
 seealso:
@@ -201,13 +212,16 @@ EXAMPLES = r"""
         cuda: "12.2"
         torch: "2.3.1"
         sm: ["8.0", "8.6", "9.0"]
+        port: 8080
+        health: /healthz
 """
 
 RETURN = r"""
 plan:
   description:
     - The plan. Every key is always there; docs/contracts.md describes each.
-    - Also set as C(ansible_facts['gpu_plan']).
+    - Also set as C(ansible_facts['gpu_plan']). C(ansible_facts['gpu_verdict']) is set to an empty dictionary, since a verdict that is there
+      proves an earlier plan.
   returned: success
   type: dict
   contains:

@@ -19,7 +19,8 @@ description:
     No host is connected to.
   - Runs once for all hosts of the play.
   - Hosts with the same plan share one block, and hosts with the same trouble share one explanation.
-  - A host of which nothing is known, because it did not answer, is reported as V(unreachable).
+  - A host of which nothing is known, because it did not answer, is reported as V(unreachable). One that left the play
+    later, without an outcome, is reported as V(failed), since Ansible does not tell whether its connection was lost.
   - In check mode the report says that nothing was applied.
 options:
   show:
@@ -63,9 +64,11 @@ attributes:
 notes:
   - Reads C(ansible_facts['nvidia']), C(ansible_facts['dify']), C(ansible_facts['gpu_plan']) and
     C(ansible_facts['gpu_verdict']) of each host, and its variable C(dify_outcome).
-  - C(dify_outcome) is a dictionary with C(status), one of V(ok), V(changed), V(blocked), V(failed), V(unreachable),
-    V(restored), V(stopped) and V(not_run), with C(message), a sentence, and optionally with C(restored), whether the
-    service that ran before is back. A playbook sets it where it rescues a host from an error.
+  - C(dify_outcome) is a dictionary with C(status) and C(message), a sentence. A playbook sets it where it rescues a host
+    from an error.
+  - Its status is V(failed); V(restored), the service that was proven last runs again; V(stopped), there was none to go
+    back to; V(restore_failed), going back failed too and the message says why; or V(unreachable). All but the last make
+    the result V(failed).
   - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
   - module: difyops.gpu.gpu_plan
@@ -132,7 +135,7 @@ records:
       type: bool
       sample: true
     message:
-      description: The result in one sentence.
+      description: The result in one sentence, and in a second one why going back failed, when it did.
       returned: always
       type: str
       sample: matrix product on NVIDIA A10 agrees with the CPU
@@ -150,7 +153,7 @@ records:
       description: The host's C(dify_outcome), null when it has none.
       returned: always
       type: dict
-      sample: {status: restored, message: the proof failed, restored: true}
+      sample: {status: restored, message: the proof failed}
     gpus:
       description: The kinds of GPUs of the host, each with C(name) and C(count).
       returned: always

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _versions, _wheels
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 
 _WHEELS = "https://download.pytorch.org/whl/"
 _MAXWELL_TO_HOPPER = ["5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0"]
@@ -34,11 +35,15 @@ DEFAULT_CATALOG: list[dict[str, Any]] = [
 
 IMAGE_TEMPLATE = "{repository}:web-server-{name}-v{version}"
 
+# What the collection's own recipe does.
+DEFAULT_PORT = 8000
+DEFAULT_HEALTH = "/health"
+
 # CPython versions of the image recipe's base images: every wheel of the default catalog must exist for them.
 RECIPE_PYTHONS = ("3.11", "3.12")
 
-_KEYS = ("name", "cuda", "torch", "wheel_index", "sm", "ptx", "min_driver", "features", "source", "image", "digest")
-_TEXT_KEYS = ("name", "cuda", "torch", "wheel_index", "ptx", "min_driver", "source", "image", "digest")
+_KEYS = ("name", "cuda", "torch", "wheel_index", "sm", "ptx", "min_driver", "features", "source", "image", "digest", "port", "health")
+_TEXT_KEYS = ("name", "cuda", "torch", "wheel_index", "ptx", "min_driver", "source", "image", "digest", "health")
 _LIST_KEYS = ("sm", "features")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TARGET = re.compile(r"[0-9]{1,2}\.[0-9][af]?")
@@ -47,6 +52,10 @@ _REPOSITORY = re.compile(
     r"(?:(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?)/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
     r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
 )
+# It is put into the program text of the health check, so nothing that could end a text there.
+_HEALTH = re.compile(r"/[A-Za-z0-9._~%/?=&-]*")
+# A token before the @ is a credential as much as a user with a password is.
+_URL_CREDENTIALS = re.compile(r"://[^/?#]*@")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -55,7 +64,10 @@ class CatalogError(ValueError):
 
 
 class Variant(NamedTuple):
-    """One image variant. `cuda` is None for a CPU variant; `image` is the complete reference, with the digest if there is one."""
+    """One image variant. `cuda` is None for a CPU variant; `image` is the complete reference, with the digest if there is one.
+
+    `port` is where the server listens in the container, `health` the path that answers 2xx when it can serve (None: it has none).
+    """
 
     name: str
     cuda: str | None
@@ -68,6 +80,8 @@ class Variant(NamedTuple):
     source: str
     image: str
     digest: str | None
+    port: int = DEFAULT_PORT
+    health: str | None = DEFAULT_HEALTH
 
 
 def load(entries: object, repository: str, version: str, with_defaults: bool = True) -> list[Variant]:
@@ -78,13 +92,14 @@ def load(entries: object, repository: str, version: str, with_defaults: bool = T
     """
     if _REPOSITORY.fullmatch(repository) is None:
         raise CatalogError(
-            f"image_repository must be an image repository in lower case without a tag, such as difyops/dify-gpu; found {repository!r}."
+            f"{option('image_repository')} must be an image repository in lower case without a tag, such as difyops/dify-gpu; "
+            f"found {repository!r}."
         )
     if _TAG.fullmatch(version) is None:
-        raise CatalogError(f"image_version must be usable in an image tag, such as 0.1.0; found {version!r}.")
+        raise CatalogError(f"{option('image_version')} must be usable in an image tag, such as 0.1.0; found {version!r}.")
     merged: dict[str, dict[str, Any]] = {entry["name"]: dict(entry) for entry in DEFAULT_CATALOG} if with_defaults else {}
     seen: list[str] = []
-    for position, entry in enumerate(_entries(entries), start=1):
+    for position, entry in enumerate(listed(entries), start=1):
         name = _name_of(entry, position)
         if name in seen:
             raise CatalogError(f"The catalog has two entries named {name!r}; every name may be given once.")
@@ -95,17 +110,19 @@ def load(entries: object, repository: str, version: str, with_defaults: bool = T
     return [_variant(raw, repository, version) for raw in merged.values()]
 
 
-def _entries(entries: object) -> Sequence[Any]:
+def listed(entries: object) -> Sequence[Mapping[str, Any]]:
+    """Return the entries of a catalog as an operator gave it, which may be None for none. Raises CatalogError."""
     if entries is None:
         return []
     if not isinstance(entries, (list, tuple)):
-        raise CatalogError(f"The catalog must be a list of variants; found {_kind(entries)}.")
+        raise CatalogError(f"{option('catalog')} must be a list of dictionaries, one for each variant; found {kind(entries)}.")
+    for position, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping):
+            raise CatalogError(f"Entry number {position} of {option('catalog')} must be a dictionary with a name; found {kind(entry)}.")
     return entries
 
 
-def _name_of(entry: object, position: int) -> str:
-    if not isinstance(entry, Mapping):
-        raise CatalogError(f"Catalog entry number {position} must be a dictionary with a name; found {_kind(entry)}.")
+def _name_of(entry: Mapping[str, Any], position: int) -> str:
     name = entry.get("name")
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise CatalogError(
@@ -123,6 +140,7 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
     if torch is None or not _versions.is_dotted(torch, "{1,2}"):
         raise CatalogError(f"{where} needs torch: a version such as '2.14.1'; found {torch!r}.")
     _check_cuda(raw, where)
+    _check_endpoint(raw, where)
     image, digest = _image(raw, repository, version, where)
     source = raw.get("source") or ("pull" if raw.get("image") else "build")
     if source not in ("build", "pull"):
@@ -141,6 +159,8 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
         source=source,
         image=image,
         digest=digest,
+        port=raw.get("port") or DEFAULT_PORT,
+        health=raw.get("health", DEFAULT_HEALTH),
     )
 
 
@@ -153,11 +173,27 @@ def _check_keys_and_types(raw: Mapping[str, Any], where: str) -> None:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise CatalogError(f"{where}: {key} must be text, quoted as '{value}' in YAML; found the number {value}.")
         if value is not None and not isinstance(value, str):
-            raise CatalogError(f"{where}: {key} must be text; found {_kind(value)}.")
+            raise CatalogError(f"{where}: {key} must be text; found {kind(value)}.")
+    if _URL_CREDENTIALS.search(raw.get("wheel_index") or ""):
+        # Not with the URL: the sentence must not tell what it refuses.
+        raise CatalogError(
+            f"{where}: wheel_index holds credentials, which would end up in the image's recipe and in the plan; take them out, "
+            "and set dify_image_pip_index_url for an index that needs them."
+        )
     for key in _LIST_KEYS:
         value = raw.get(key)
         if value is not None and not (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)):
             raise CatalogError(f"{where}: {key} must be a list of quoted texts such as ['8.0', '9.0']; found {value!r}.")
+
+
+def _check_endpoint(raw: Mapping[str, Any], where: str) -> None:
+    port, health = raw.get("port"), raw.get("health")
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535):
+        raise CatalogError(f"{where}: port must be the number of a port in the container, 1 to 65535; found {port!r}.")
+    if health is not None and _HEALTH.fullmatch(health) is None:
+        raise CatalogError(
+            f"{where}: health must be the path of an HTTP health check such as '/health', or null for none; found {health!r}."
+        )
 
 
 def _check_cuda(raw: Mapping[str, Any], where: str) -> None:
@@ -232,7 +268,8 @@ def _image(raw: Mapping[str, Any], repository: str, version: str, where: str) ->
     return (f"{name}@{digest}" if digest else name), digest
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """Return what a value is, in the words of someone who writes YAML."""
     names = {
         dict: "a dictionary",
         list: "a list",
@@ -242,4 +279,4 @@ def _kind(value: object) -> str:
         float: "a number",
         type(None): "nothing",
     }
-    return next((label for kind, label in names.items() if isinstance(value, kind)), type(value).__name__)
+    return next((label for known, label in names.items() if isinstance(value, known)), "something else")

@@ -18,8 +18,8 @@ import yaml
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _toolkit
 
 CONFIG_LABEL = "org.difyops.config"
+MODE_LABEL = "org.difyops.mode"
 RESTART_POLICY = "unless-stopped"
-CONTAINER_PORT = 8000
 MODELS_MOUNT = "/models"
 # The image's user may write here only: downloaded models and compiled kernels. A named volume, so that they outlive the container.
 DATA_MOUNT = "/data"
@@ -27,11 +27,6 @@ DATA_VOLUME = "data"
 FILE_MODE = "0644"
 
 _HEADER = "# Managed by difyops.gpu: changes made here are seen as drift and undone by the next run.\n"
-
-# urllib would follow a proxy of the container's environment, even to itself.
-_HEALTH_PROBE = (
-    f"import urllib.request as r; r.build_opener(r.ProxyHandler({{}})).open('http://127.0.0.1:{CONTAINER_PORT}/health', timeout=4)"
-)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -56,6 +51,8 @@ class Service:
     port: int = 8000
     models_dir: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Seconds that the server may take to start.
+    health_timeout: int = 300
 
     @property
     def compose_file(self) -> str:
@@ -63,44 +60,51 @@ class Service:
         return f"{self.home}/compose.yaml"
 
     @property
+    def secrets_dir(self) -> str:
+        """Path of the directory of the secrets on the host."""
+        return f"{self.home}/secrets"
+
+    @property
     def key_file(self) -> str:
         """Path of the file with the API key on the host. It is never rendered here."""
-        return f"{self.home}/secrets/api_key.env"
+        return f"{self.secrets_dir}/api_key.env"
 
 
-def render(service: Service, reference: str, labels: Mapping[str, str], gpu: bool) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Image:
+    """What the project needs to know about the image: its reference, where its server listens and answers for its health."""
+
+    reference: str
+    port: int = 8000
+    health: str | None = "/health"
+
+
+def render(service: Service, image: Image, labels: Mapping[str, str], gpu: bool) -> tuple[str, str]:
     """Return the text of compose.yaml and the value of its config label.
 
     The label is a digest of all the rest: a container that does not carry it was made from another text, even where the file on the host
     is right already (a run that was interrupted between writing the file and starting the service).
     """
-    definition = _definition(service, reference, dict(labels), gpu)
+    definition = _definition(service, image, dict(labels), gpu)
     document: dict[str, Any] = {"name": service.project, "services": {service.name: definition}, "volumes": {DATA_VOLUME: {}}}
     config = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
     definition["labels"][CONFIG_LABEL] = config
     return _HEADER + _dump(_escape(document)), config
 
 
-def _definition(service: Service, reference: str, labels: dict[str, str], gpu: bool) -> dict[str, Any]:
+def _definition(service: Service, image: Image, labels: dict[str, str], gpu: bool) -> dict[str, Any]:
     address = f"[{service.bind_address}]" if ":" in service.bind_address else service.bind_address
     definition: dict[str, Any] = {
-        "image": reference,
+        "image": image.reference,
         # The image is brought by its own role before; a service that fetches another one on its own is not pinned.
         "pull_policy": "never",
         "restart": RESTART_POLICY,
         "env_file": [service.key_file],
         # The server refuses to call itself healthy when it was told that it has a GPU and finds none.
         "environment": dict(sorted({"EXPECT_GPU": "1" if gpu else "0", **service.environment}.items())),
-        "ports": [f"{address}:{service.port}:{CONTAINER_PORT}"],
+        "ports": [f"{address}:{service.port}:{image.port}"],
         "volumes": _volumes(service),
-        "healthcheck": {
-            "test": ["CMD", "python3", "-c", _HEALTH_PROBE],
-            "interval": "10s",
-            "timeout": "5s",
-            "retries": 4,
-            # Loading a model from a slow disk takes minutes; within this time a failed probe does not count.
-            "start_period": "300s",
-        },
+        **_healthcheck(image, service.health_timeout),
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}},
@@ -110,6 +114,24 @@ def _definition(service: Service, reference: str, labels: dict[str, str], gpu: b
         request = {"driver": "cdi", "device_ids": [f"{_toolkit.CDI_KIND}=all"], "capabilities": ["gpu"]}
         definition["deploy"] = {"resources": {"reservations": {"devices": [request]}}}
     return definition
+
+
+def _healthcheck(image: Image, start_period_s: int) -> dict[str, Any]:
+    if image.health is None:
+        return {}
+    # urllib would follow a proxy of the container's environment, even to itself.
+    probe = (
+        f"import urllib.request as r; r.build_opener(r.ProxyHandler({{}})).open('http://127.0.0.1:{image.port}{image.health}', timeout=4)"
+    )
+    check = {
+        "test": ["CMD", "python3", "-c", probe],
+        "interval": "10s",
+        "timeout": "5s",
+        "retries": 4,
+        # Loading a model from a slow disk takes minutes; within this time a failed probe does not count.
+        "start_period": f"{start_period_s}s",
+    }
+    return {"healthcheck": check}
 
 
 def _dump(document: dict[str, Any]) -> str:

@@ -24,6 +24,12 @@ class Block:
         return {"code": self.code, "message": self.message, "remedy": self.remedy or _plan_codes.CODES[self.code].remedy}
 
 
+def option(name: str) -> str:
+    """Return an option of gpu_plan as every sentence names it: with the variable by which the playbook's users know it."""
+    of_the_image = name in ("variant", "force", "prefer", "cpu_fallback", "forward_compatibility", "catalog", "catalog_defaults")
+    return f"{name} (dify_{'image_' if of_the_image else ''}{name})"
+
+
 def warning(code: str, message: str) -> dict[str, str]:
     """Return a warning in the form that the plan has."""
     return {"code": code, "message": f"{message}; {_plan_codes.CODES[code].remedy}"}

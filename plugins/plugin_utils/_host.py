@@ -11,11 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _branches, _cuda, _document, _gpus, _plan_codes, _toolkit, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _branches,
+    _compose,
+    _cuda,
+    _document,
+    _gpus,
+    _plan_codes,
+    _toolkit,
+    _versions,
+)
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Driver, Gpu
 
 _MISMATCH_ERROR = 18
+
+# Values of the label org.difyops.mode that only a host with a GPU gives its container.
+_MODES_WITH_GPU = {"gpu", "degraded"}
 
 
 @dataclass(frozen=True)
@@ -56,14 +68,30 @@ def label(gpu: Mapping[str, Any]) -> str:
 
 
 def gpu_blocks(host: Host) -> list[Block]:
-    """Return why the GPUs of this host cannot be used at all, whatever the image; empty when they can."""
+    """Return why the GPUs of this host cannot be used, whatever the image; empty when they all can.
+
+    A container is given all GPUs, and the proof asks for all of them, so one that cannot compute is in the way of the others.
+    """
     driver = _driver_block(host)
     if driver is not None:
         return [driver]
+    defects = [(gpu, _defect(gpu)) for gpu in host.present]
+    reasons = "; ".join(f"{label(gpu)} {defect}" for gpu, defect in defects if defect is not None)
     if not host.usable:
-        reasons = "; ".join(f"{label(gpu)} {_defect(gpu)}" for gpu in host.present)
         return [Block("driver", _plan_codes.NO_USABLE_GPU, f"no GPU can be used: {reasons}")]
-    return []
+    return [Block("driver", _plan_codes.SICK_GPU, f"not every GPU can be used: {reasons}")] if reasons else []
+
+
+def lost_gpu(host: Host, dify: object) -> str | None:
+    """Return what tells that a host without a GPU of ours had one, or None when nothing does."""
+    if host.present:
+        return None
+    version = _document.text(host.facts, "driver", "loaded", "version")
+    if version is not None and not host.left_alone:
+        # A passed-through GPU is reason enough for a loaded driver.
+        return f"NVIDIA driver {version} is loaded"
+    modes = [_document.text(container, "labels", _compose.MODE_LABEL) for container in _document.mappings(dify, "containers")]
+    return "its container was deployed when there was one" if set(modes) & _MODES_WITH_GPU else None
 
 
 def cdi_blocks(host: Host) -> list[Block]:
@@ -102,14 +130,26 @@ def engine_blocks(host: Host) -> list[Block]:
     return []
 
 
+def buildx_blocks(host: Host) -> list[Block]:
+    """Return why no image can be built here, on a host where containers can be run."""
+    if _document.text(host.facts, "engine", "buildx_version") is not None:
+        return []
+    return [Block("engine", _plan_codes.NO_BUILDX, "Docker has no buildx plugin, and the image is to be built on this host")]
+
+
+def driver_without_gpu(host: Host) -> list[dict[str, str]]:
+    """Return the warning about driver packages on a host that has no GPU and shows no sign that it had one."""
+    installed = _document.text(host.facts, "driver", "installed", "version")
+    if installed is None or host.present or host.left_alone:
+        return []
+    return [warning(_plan_codes.DRIVER_WITHOUT_GPU, f"NVIDIA driver {installed} is installed and there is no NVIDIA GPU")]
+
+
 def warnings(host: Host, today: datetime.date) -> list[dict[str, str]]:
     """Return what is worth knowing about the host's GPU stack and stops nothing."""
     found = [warning(_plan_codes.LEFT_ALONE, f"{label(gpu)} is bound to vfio-pci and left alone") for gpu in host.left_alone]
     if not host.present:
         return found
-    if host.usable:
-        defects = [(label(gpu), _defect(gpu)) for gpu in host.present]
-        found += [warning(_plan_codes.GPU_LEFT_OUT, f"{name} {defect}") for name, defect in defects if defect is not None]
     return found + _driver_warnings(host, today) + _toolkit_warnings(host)
 
 

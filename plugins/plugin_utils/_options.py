@@ -14,11 +14,23 @@ from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _recipe
 from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Service
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _SERVICE = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DAY_S = 24 * 60 * 60
+# A user alone may be a token; of the schemes that are no web address only those with a password are refused (ssh://git@host).
+_URL_CREDENTIALS = re.compile(r"(?:https?://|[a-z][a-z0-9+.-]*://[^/?#\s@]*:)[^/?#\s]*@", re.IGNORECASE)
+# Variables that the plan, the image and the key file agree on, and how their effect is had instead.
+_THE_PLANS = {
+    "PORT": "the port on the host is {port}, that in an image of your own is the key port of its entry in {catalog}",
+    "HOST": "the address on the host is {bind_address}",
+    "EXPECT_GPU": "the plan sets it to 1 where the service is to have a GPU",
+    "API_KEY": "it would be readable in compose.yaml, and is in a file of mode 0600 instead (dify_api_key)",
+    "API_KEY_FILE": "the key reaches the container by the key file (dify_api_key)",
+}
 _SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 
 
@@ -26,7 +38,7 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
     """Return the operator's decisions. `context` is the build context used when the options name none. Raises WishError."""
     base = options["image_base"]
     if re.fullmatch(r"\S+", base) is None:
-        raise WishError(f"image_base must be an image reference such as python:3.12-slim-bookworm; found {base!r}.")
+        raise WishError(f"{option('image_base')} must be an image reference such as python:3.12-slim-bookworm; found {base!r}.")
     return Wishes(
         host=host,
         variant=options["variant"] or None,
@@ -45,7 +57,10 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
 def service(options: Mapping[str, Any]) -> Service:
     """Return the checked settings of the service. Raises WishError."""
     if not 1 <= options["port"] <= 65535:
-        raise WishError(f"port must be between 1 and 65535; found {options['port']}.")
+        raise WishError(f"{option('port')} must be between 1 and 65535; found {options['port']}.")
+    if not 1 <= options["health_timeout"] <= _DAY_S:
+        found = options["health_timeout"]
+        raise WishError(f"{option('health_timeout')} must be a number of seconds between 1 and {_DAY_S}, a day; found {found}.")
     models_dir = options["models_dir"] or None
     return Service(
         home=_directory("home", options["home"]),
@@ -60,19 +75,20 @@ def service(options: Mapping[str, Any]) -> Service:
         port=options["port"],
         models_dir=_directory("models_dir", models_dir) if models_dir else None,
         environment=_environment(options, models_dir),
+        health_timeout=options["health_timeout"],
     )
 
 
-def _directory(option: str, path: str) -> str:
+def _directory(name: str, path: str) -> str:
     normal = posixpath.normpath(path)
     if not re.fullmatch(r"/[^\x00-\x1f:]+", normal) or normal.startswith("//") or normal != (path.rstrip("/") or "/"):
-        raise WishError(f"{option} must be an absolute directory on the host, without '..' and without a colon; found {path!r}.")
+        raise WishError(f"{option(name)} must be an absolute directory on the host, without '..' and without a colon; found {path!r}.")
     return normal
 
 
-def _matching(option: str, value: str, pattern: re.Pattern[str], expected: str) -> str:
+def _matching(name: str, value: str, pattern: re.Pattern[str], expected: str) -> str:
     if pattern.fullmatch(value) is None:
-        raise WishError(f"{option} must be of {expected}; found {value!r}.")
+        raise WishError(f"{option(name)} must be of {expected}; found {value!r}.")
     return value
 
 
@@ -80,7 +96,7 @@ def _address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise WishError(f"bind_address must be an IP address of the host, such as 127.0.0.1; found {value!r}.") from None
+        raise WishError(f"{option('bind_address')} must be an IP address of the host, such as 127.0.0.1; found {value!r}.") from None
 
 
 def _environment(options: Mapping[str, Any], models_dir: str | None) -> dict[str, str]:
@@ -96,15 +112,26 @@ def _environment(options: Mapping[str, Any], models_dir: str | None) -> dict[str
     broken = next((name for name, value in environment.items() if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value)), None)
     if broken:
         raise WishError(f"The environment variable {broken} holds a control character, which compose cannot carry.")
+    telling = next((name for name, value in environment.items() if _URL_CREDENTIALS.search(value)), None)
+    if telling:
+        raise WishError(
+            f"The environment variable {telling} holds a URL with credentials, which would be readable in compose.yaml; "
+            "a proxy that wants them belongs into the engine's own proxy configuration."
+        )
     return environment
 
 
 def _variable(name: object) -> str:
     if not isinstance(name, str) or _VARIABLE.fullmatch(name) is None:
-        raise WishError(f"environment has {name!r}, which is no name of an environment variable (letters, digits and underscores).")
+        expected = "letters, digits and underscores"
+        raise WishError(f"{option('environment')} has {name!r}, which is no name of an environment variable ({expected}).")
+    if name in _THE_PLANS:
+        instead = _THE_PLANS[name].format(**{known: option(known) for known in ("port", "bind_address", "catalog")})
+        raise WishError(f"{option('environment')} must not set {name}: {instead}.")
     if _SECRET.search(name):
         raise WishError(
-            f"environment has {name}, which looks like a secret: it would be readable in compose.yaml; secrets are for files of mode 0600."
+            f"{option('environment')} has {name}, which looks like a secret: it would be readable in compose.yaml; "
+            "secrets are for files of mode 0600."
         )
     return name
 
@@ -114,4 +141,4 @@ def _value(name: str, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, float)):
         return str(value)
-    raise WishError(f"environment: the value of {name} must be text, a number or a boolean.")
+    raise WishError(f"{option('environment')}: the value of {name} must be text, a number or a boolean.")

@@ -36,6 +36,8 @@ DRIVER_SILENT = "DG713"
 NO_USABLE_GPU = "DG714"
 NOT_OBSERVED = "DG715"
 NO_CPU_VARIANT = "DG716"
+GPU_GONE = "DG717"
+SICK_GPU = "DG718"
 
 NO_ENGINE = "DG720"
 ENGINE_NOT_RUNNING = "DG721"
@@ -44,13 +46,13 @@ COMPOSE_TOO_OLD = "DG723"
 CDI_OFF = "DG724"
 NO_CDI_SPEC = "DG725"
 OTHER_ENGINE = "DG726"
+NO_BUILDX = "DG727"
 DIFY_NOT_READABLE = "DG730"
 
 BRANCH_ENDED = "DG750"
 TOOLKIT_UNSAFE = "DG751"
 TOOLKIT_MIXED = "DG752"
 LEFT_ALONE = "DG753"
-GPU_LEFT_OUT = "DG754"
 FORCED = "DG755"
 DEGRADED = "DG756"
 NEXT_KERNEL_WITHOUT_MODULE = "DG757"
@@ -58,6 +60,7 @@ REBOOT_CHANGES_DRIVER = "DG758"
 CDI_SPEC_STALE = "DG759"
 FORWARD_COMPAT_USED = "DG760"
 DIFY_NOT_OBSERVED = "DG761"
+DRIVER_WITHOUT_GPU = "DG762"
 
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
@@ -65,23 +68,26 @@ CODES: dict[str, Code] = {
         "upgrade the driver, or add a variant that fits to the catalog; the plan lists why each one was rejected",
     ),
     NAMED_VARIANT_DOES_NOT_FIT: Code(
-        "The variant asked for does not fit this host", "leave the variant out to let the plan choose, or upgrade the driver"
+        "The variant asked for does not fit this host",
+        "leave variant (dify_image_variant) empty to let the plan choose, or upgrade the driver",
     ),
     DRIVER_TOO_OLD: Code("The driver is too old for the CUDA of the image", "upgrade the driver, or use a variant with an older CUDA"),
     NO_CODE_FOR_GPU: Code("The image has no code for the GPU", "use a variant that was compiled for this compute capability"),
     BELOW_MIN_DRIVER: Code(
-        "The driver is below the minimum that the catalog sets", "upgrade the driver, or correct min_driver in the catalog"
+        "The driver is below the minimum that the catalog sets",
+        "upgrade the driver, or correct min_driver in catalog (dify_image_catalog)",
     ),
     FORWARD_COMPAT_ONLY: Code(
         "The image would need CUDA forward compatibility",
-        "upgrade the driver; or, for a data center GPU and an image with the cuda-compat package, allow forward compatibility",
+        "upgrade the driver; or, for a data center GPU and an image with the cuda-compat package, "
+        "set forward_compatibility (dify_image_forward_compatibility)",
     ),
     UNKNOWN_COMPUTE_CAPABILITY: Code(
         "The GPU's compute capability is not known", "install pynvml (nvidia-ml-py) on the host so that the driver can be asked"
     ),
-    NOT_PREFERRED: Code("The variant would fit, another is preferred", "name the variant to get it"),
-    NEEDS_A_GPU: Code("A CUDA variant, and no GPU to run it on", "leave the variant out, or name cpu"),
-    NO_GPU: Code("The host has no NVIDIA GPU", "check the inventory, or set cpu_fallback to when_no_gpu"),
+    NOT_PREFERRED: Code("The variant would fit, another is preferred", "name it in variant (dify_image_variant) to get it"),
+    NEEDS_A_GPU: Code("A CUDA variant, and no GPU to run it on", "leave variant (dify_image_variant) empty, or name cpu"),
+    NO_GPU: Code("The host has no NVIDIA GPU", "check the inventory, or set cpu_fallback (dify_image_cpu_fallback) to when_no_gpu"),
     DRIVER_NOT_LOADED: Code("The NVIDIA driver is not loaded", "install the driver first, reboot if it was just installed, then run again"),
     DRIVER_MISMATCH: Code(
         "Loaded driver and driver library have different versions", "reboot the host so that both are of the installed version"
@@ -90,8 +96,17 @@ CODES: dict[str, Code] = {
         "The driver is loaded and does not answer", "run nvidia-smi on the host; reinstall the driver or reboot as it says"
     ),
     NO_USABLE_GPU: Code("No GPU of the host can be used", "look at the health and the bound kernel driver of each GPU"),
+    GPU_GONE: Code(
+        "This host had a GPU",
+        "look for the card with lspci -d 10de: and dmesg; to serve without it, name cpu in variant (dify_image_variant), "
+        "or set cpu_fallback (dify_image_cpu_fallback) to when_gpu_unusable",
+    ),
+    SICK_GPU: Code(
+        "A GPU of the host cannot be used",
+        "repair it, or take it out of the host: a container is given all GPUs, so none is used while one is broken",
+    ),
     NOT_OBSERVED: Code("The host was not observed", "run difyops.gpu.nvidia_facts on the host before difyops.gpu.gpu_plan"),
-    NO_CPU_VARIANT: Code("The catalog has no CPU variant", "put the default variant cpu back into the catalog"),
+    NO_CPU_VARIANT: Code("The catalog has no CPU variant", "put the default variant cpu back into catalog (dify_image_catalog)"),
     NO_ENGINE: Code("No container engine", "install Docker Engine 25 or newer with the compose plugin"),
     ENGINE_NOT_RUNNING: Code("The container engine does not answer", "start it (systemctl start docker) and look at its journal"),
     NO_COMPOSE: Code("Docker Compose is missing", "install the Docker Compose plugin, version 2.20 or newer"),
@@ -105,13 +120,18 @@ CODES: dict[str, Code] = {
         "install the NVIDIA Container Toolkit and run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
     ),
     OTHER_ENGINE: Code("The container engine is not Docker", "install Docker Engine 25 or newer; other engines are not deployed to yet"),
+    NO_BUILDX: Code(
+        "Docker has no buildx plugin to build the image with",
+        "install docker-buildx (docker-buildx-plugin from Docker's own repository), or use an image that is pulled",
+    ),
     DIFY_NOT_READABLE: Code("The state of the service could not be read", "look at the engine on the host, then run again"),
     BRANCH_ENDED: Code("The driver branch is past its end of life", "plan an upgrade to a supported branch, 580 for the longest support"),
     TOOLKIT_UNSAFE: Code("The container toolkit has a known container escape", "upgrade its four packages to 1.19.1 or newer"),
     TOOLKIT_MIXED: Code("The container toolkit's packages have different versions", "install all four packages in the same version"),
     LEFT_ALONE: Code("A GPU is passed through to a virtual machine", "nothing: GPUs bound to vfio-pci are never touched"),
-    GPU_LEFT_OUT: Code("A GPU cannot be used", "look at its health and its bound kernel driver"),
-    FORCED: Code("The variant is forced against the rules", "take force away unless the failure is what you want to see"),
+    FORCED: Code(
+        "The variant is forced against the rules", "take force (dify_image_force) away unless the failure is what you want to see"
+    ),
     DEGRADED: Code("A host with a GPU serves on the CPU", "repair what the warning names; the next run goes back to the GPU"),
     NEXT_KERNEL_WITHOUT_MODULE: Code(
         "The kernel that boots next has no NVIDIA module", "build or install the module for that kernel before the next reboot"
@@ -122,4 +142,7 @@ CODES: dict[str, Code] = {
     CDI_SPEC_STALE: Code("The CDI specification is out of date", "run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"),
     FORWARD_COMPAT_USED: Code("The image runs by CUDA forward compatibility", "upgrade the driver when you can"),
     DIFY_NOT_OBSERVED: Code("What is deployed was not observed", "run difyops.gpu.dify_facts on the host before difyops.gpu.gpu_plan"),
+    DRIVER_WITHOUT_GPU: Code(
+        "A driver is installed on a host without a GPU", "look for the card with lspci -d 10de:, or take the driver's packages off"
+    ),
 }

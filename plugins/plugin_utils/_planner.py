@@ -24,7 +24,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _service,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
-from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, warning
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, option, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit
 
@@ -71,7 +71,8 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
 
     Args:
         nvidia: ``ansible_facts['nvidia']``, or None.
-        dify: ``ansible_facts['dify']``, or None when what is deployed was not observed.
+        dify: ``ansible_facts['dify']``; None when what is deployed was not observed, which is warned of; empty when it is to be looked at
+            after this plan, which then leaves out all that only a look could tell.
         catalog: the variants to choose from.
         wishes: the operator's decisions.
 
@@ -81,17 +82,15 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
     """
     _check(catalog, wishes)
     host = _host.read(nvidia)
-    decision = _decide(host, catalog, wishes)
-    blocks = list(decision.blocks)
-    if host.observed:
-        blocks += _host.engine_blocks(host)
-        error = _document.text(dify, "error")
-        if error and not blocks:
-            blocks.append(Block("dify", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}"))
+    decision = _decide(host, dify, catalog, wishes)
     image = _image(decision, wishes)
+    blocks = [*decision.blocks, *(_blocks_of_the_engine(host, dify, image) if host.observed else ())]
+    error = _document.text(dify, "error")
+    if error and not blocks:
+        blocks.append(Block("dify", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}"))
     rendered = _render(decision.fit.variant, decision.mode, wishes) if decision.fit is not None and not blocks else None
     warnings = [*_host.warnings(host, wishes.today), *decision.warnings]
-    if not blocks and not (isinstance(dify, Mapping) and dify):
+    if not blocks and not isinstance(dify, Mapping):
         warnings.append(warning(_plan_codes.DIFY_NOT_OBSERVED, "what is deployed was not observed and is taken for not there"))
     parts = _parts(host, dify, decision, image, rendered, blocks, wishes)
     return {
@@ -115,12 +114,21 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
 def _check(catalog: Sequence[Variant], wishes: Wishes) -> None:
     names = [variant.name for variant in catalog]
     if wishes.variant is not None and wishes.variant not in names:
-        raise WishError(f"The image variant {wishes.variant!r} is not in the catalog; it has {', '.join(names)}.")
+        raise WishError(f"{option('variant')}: {wishes.variant!r} is not in the catalog; it has {', '.join(names)}.")
     if wishes.force and wishes.variant is None:
-        raise WishError("force needs a variant: name the image variant that is to run against the rules.")
+        raise WishError(f"{option('force')} needs {option('variant')}: the name of the image variant that is to run against the rules.")
 
 
-def _decide(host: Host, catalog: Sequence[Variant], wishes: Wishes) -> Decision:
+def _blocks_of_the_engine(host: Host, dify: object, image: Mapping[str, Any] | None) -> list[Block]:
+    blocks = _host.engine_blocks(host)
+    # Before anybody looked, and where the look failed, nobody knows whether the image is there already.
+    looked = dify != {} and _document.text(dify, "error") is None
+    if not blocks and looked and image is not None and _image_part(dify, image)["action"] == "build":
+        blocks = _host.buildx_blocks(host)
+    return blocks
+
+
+def _decide(host: Host, dify: object, catalog: Sequence[Variant], wishes: Wishes) -> Decision:
     named = next((variant for variant in catalog if variant.name == wishes.variant), None)
     if not host.observed:
         message = "nothing is known about this host's GPUs, driver and engine"
@@ -128,7 +136,7 @@ def _decide(host: Host, catalog: Sequence[Variant], wishes: Wishes) -> Decision:
     if named is not None and named.cuda is None:
         return _named_cpu(host, named)
     if not host.present:
-        return _without_gpu(host, catalog, named, wishes)
+        return _without_gpu(host, dify, catalog, named, wishes)
     return _with_gpu(host, catalog, named, wishes)
 
 
@@ -140,18 +148,24 @@ def _named_cpu(host: Host, variant: Variant) -> Decision:
     return Decision(DEGRADED, fit, warnings=({"code": _plan_codes.DEGRADED, "message": message},))
 
 
-def _without_gpu(host: Host, catalog: Sequence[Variant], named: Variant | None, wishes: Wishes) -> Decision:
+def _without_gpu(host: Host, dify: object, catalog: Sequence[Variant], named: Variant | None, wishes: Wishes) -> Decision:
     reason = "this host has no NVIDIA GPU" if not host.left_alone else "every NVIDIA GPU of this host is passed through to virtual machines"
     rejected = tuple(Fit(variant, None, _plan_codes.NEEDS_A_GPU, reason) for variant in catalog if variant.cuda is not None)
+    evidence = _host.lost_gpu(host, dify)
+    if evidence is not None:
+        gone = Block("driver", _plan_codes.GPU_GONE, f"this host had a GPU: {reason}, but {evidence}")
+        if named is None and wishes.cpu_fallback == WHEN_GPU_UNUSABLE:
+            return _degraded(host, catalog, rejected, [gone], None)
+        return Decision(GPU, None, rejected, (gone,))
     if named is not None:
         block = Block("image", _plan_codes.NEEDS_A_GPU, f"{named.name} was asked for by name, but {reason}")
         return Decision(GPU, None, rejected, (block,))
     if wishes.cpu_fallback == NEVER:
-        return Decision(GPU, None, rejected, (Block("image", _plan_codes.NO_GPU, f"{reason}, and cpu_fallback is never"),))
+        return Decision(GPU, None, rejected, (Block("image", _plan_codes.NO_GPU, f"{reason}, and {option('cpu_fallback')} is never"),))
     variant = _cpu_variant(catalog)
     if variant is None:
         return Decision(CPU, None, rejected, (Block("image", _plan_codes.NO_CPU_VARIANT, f"{reason}, and the catalog has no CPU variant"),))
-    return Decision(CPU, Fit(variant, _selector.CPU, None, reason), rejected)
+    return Decision(CPU, Fit(variant, _selector.CPU, None, reason), rejected, warnings=tuple(_host.driver_without_gpu(host)))
 
 
 def _with_gpu(host: Host, catalog: Sequence[Variant], named: Variant | None, wishes: Wishes) -> Decision:
@@ -200,8 +214,9 @@ def _degraded(host: Host, catalog: Sequence[Variant], rejected: tuple[Fit, ...],
     if variant is None:
         no_cpu = Block("image", _plan_codes.NO_CPU_VARIANT, "the GPU cannot be used, and the catalog has no CPU variant to fall back to")
         return Decision(DEGRADED, None, rejected, (*blocks, no_cpu))
-    chosen = Fit(variant, _selector.CPU, None, f"CPU by consent (cpu_fallback is {WHEN_GPU_UNUSABLE}): {reason}")
-    note = warning(_plan_codes.DEGRADED, f"{_host.label(host.present[0])} is not used: {reason}")
+    chosen = Fit(variant, _selector.CPU, None, f"CPU by consent ({option('cpu_fallback')} is {WHEN_GPU_UNUSABLE}): {reason}")
+    unused = f"{_host.label(host.present[0])} is not used" if host.present else "the GPU that this host had is not used"
+    note = warning(_plan_codes.DEGRADED, f"{unused}: {reason}")
     return Decision(DEGRADED, chosen, rejected, warnings=(note,))
 
 
@@ -235,6 +250,8 @@ def _image(decision: Decision, wishes: Wishes) -> dict[str, Any] | None:
         "sm": list(variant.sm),
         "source": variant.source,
         "digest": variant.digest,
+        "port": variant.port,
+        "health": variant.health,
         "support": decision.fit.support,
         "reason": decision.fit.reason,
         # This version installs no driver, so every image is chosen for the driver that is loaded now.
@@ -248,10 +265,11 @@ def _render(variant: Variant, mode: str, wishes: Wishes) -> _service.Rendered:
         "org.difyops.variant": variant.name,
         "org.difyops.cuda": variant.cuda or "",
         "org.difyops.torch": variant.torch,
-        "org.difyops.mode": mode,
+        _compose.MODE_LABEL: mode,
     }
-    content, config = _compose.render(wishes.service, variant.image, labels, mode == GPU)
-    return _service.Rendered(wishes.service.compose_file, content, config)
+    image = _compose.Image(variant.image, variant.port, variant.health)
+    content, config = _compose.render(wishes.service, image, labels, mode == GPU)
+    return _service.Rendered(wishes.service.compose_file, content, config, variant.health is not None)
 
 
 def _parts(
@@ -290,10 +308,10 @@ def _part(action: str, before: str | None, after: str | None, reason: str) -> di
 
 def _driver_part(host: Host, decision: Decision) -> dict[str, Any]:
     version = _document.text(host.facts, "driver", "loaded", "version")
-    if not host.present:
-        return _same(version, "no GPU needs a driver here")
     if decision.mode == DEGRADED:
         return _same(version, "left as it is: the service runs on the CPU")
+    if not host.present:
+        return _same(version, "no GPU needs a driver here")
     return _same(version, "a driver that is there stays; the image is chosen for it")
 
 
@@ -331,7 +349,7 @@ def _dify_part(dify: object, image: Mapping[str, Any] | None, rendered: _service
     image_id = _document.text(_document.at(dify, "images"), reference, "id") if image_part["action"] == "none" else None
     found = _service.differences(dify, service, rendered, image_id)
     if not found:
-        return _part("none", before, reference, "as planned, running and healthy")
+        return _part("none", before, reference, "as planned, running and healthy" if rendered.has_health else "as planned and running")
     return _part("update" if _service.exists(dify, service) else "create", before, reference, "; ".join(found))
 
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 
 LABEL = "org.difyops.recipe"
 
@@ -56,7 +57,8 @@ def context_digest(directory: str) -> str:
 def _entries(directory: str) -> list[tuple[str, str]]:
     if not os.path.isdir(directory):
         raise RecipeError(
-            f"The image context {directory} is not a directory on the controller; set image_context to the one with the Dockerfile."
+            f"The image context {directory} is not a directory on the controller; "
+            f"set {option('image_context')} to the one with the Dockerfile."
         )
     found: list[tuple[str, str]] = []
     for folder, folders, files in os.walk(directory, onerror=_raise):
@@ -68,7 +70,7 @@ def _entries(directory: str) -> list[tuple[str, str]]:
             if not name.endswith(".pyc"):
                 found.append((os.path.relpath(path, directory).replace(os.sep, "/"), path))
     if "Dockerfile" not in [relative for relative, _path in found]:
-        raise RecipeError(f"The image context {directory} has no Dockerfile; set image_context to the directory that has it.")
+        raise RecipeError(f"The image context {directory} has no Dockerfile; set {option('image_context')} to the directory that has it.")
     return sorted(found)
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import Any
 
 SCHEMA = 1
 
@@ -32,12 +32,12 @@ RESULTS = (
 )
 GOOD_RESULTS = frozenset(RESULTS[:4])
 
-# What an outcome that a playbook recorded means for the result; the others leave it to plan and verdict.
+# What an outcome that a playbook recorded means for the result.
 _OUTCOMES = {
     "failed": "failed",
     "restored": "failed",
     "stopped": "failed",
-    "blocked": "blocked",
+    "restore_failed": "failed",
     "unreachable": "unreachable",
 }
 _PLAN_KEYS = ("status", "mode", "blocked", "parts", "image", "rejected", "reboot", "warnings")
@@ -54,7 +54,7 @@ def build_record(
     """
     nvidia, plan, verdict = (_mapping(facts.get(key)) for key in ("nvidia", "gpu_plan", "gpu_verdict"))
     told = _mapping(outcome)
-    result = _result(plan, verdict, told, in_play, check)
+    result = _result(facts, told, in_play, check)
     if result in ("unreachable", "not_run", "blocked"):
         verdict = {}
     words = _words(result, plan, verdict, told)
@@ -66,7 +66,7 @@ def build_record(
         "result": result,
         "ok": result in GOOD_RESULTS,
         **words,
-        "outcome": {key: told.get(key) for key in ("status", "message", "restored")} if told else None,
+        "outcome": {key: told.get(key) for key in ("status", "message")} if told else None,
         "gpus": _gpus(nvidia),
         "driver": _dig(nvidia, "driver", "loaded", "version"),
         "cuda": _dig(nvidia, "driver", "cuda_version"),
@@ -91,42 +91,53 @@ def _dig(document: Any, *path: str) -> Any:
     return document
 
 
-def _result(
-    plan: Mapping[str, Any], verdict: Mapping[str, Any], outcome: Mapping[str, Any], in_play: bool, check: bool
-) -> str:
+def _result(facts: Mapping[str, Any], outcome: Mapping[str, Any], in_play: bool, check: bool) -> str:
     told = _OUTCOMES.get(str(outcome.get("status")))
     if told is not None:
         return told
+    nvidia, plan, verdict = (_mapping(facts.get(key)) for key in ("nvidia", "gpu_plan", "gpu_verdict"))
     if not in_play:
-        return "failed" if plan or verdict else "unreachable"
+        return "failed" if nvidia or plan or verdict else "unreachable"
     if plan.get("status") == "blocked":
         return "blocked"
-    if outcome.get("status") == "not_run":
-        return "not_run"
     if verdict:
         overall = str(verdict.get("overall"))
         return overall if overall in RESULTS else "unproven"
     if plan:
         return "checked" if check else "not_run"
-    return "not_run" if outcome else "unreachable"
+    return "unreachable"
 
 
 def _words(
     result: str, plan: Mapping[str, Any], verdict: Mapping[str, Any], outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return message, code and remedy of a host, from the document that has most to say about its result."""
-    said = {"message": str(outcome.get("message") or "") or None, "code": None, "remedy": None}
     blocked = next(iter(_list(plan.get("blocked"))), {})
     if result == "blocked" and blocked:
         return {"message": blocked.get("message"), "code": blocked.get("code"), "remedy": blocked.get("remedy")}
+    message: Any = str(outcome.get("message") or "")
+    code = remedy = None
+    going_back = restore_failure(outcome)
     if verdict.get("code") or verdict.get("overall") == result:
-        return {"message": verdict.get("summary"), "code": verdict.get("code"), "remedy": verdict.get("remedy")}
-    return {**said, "message": said["message"] or _DEFAULT_MESSAGES.get(result)}
+        message, code, remedy = verdict.get("summary"), verdict.get("code"), verdict.get("remedy")
+    elif going_back or not message:
+        message = "the error is in the output above" if outcome and result == "failed" else _DEFAULT_MESSAGES.get(result)
+    if going_back:
+        message = f"{str(message).rstrip('.')}. G{going_back[1:]}"
+    return {"message": message, "code": code, "remedy": remedy}
+
+
+def restore_failure(outcome: Mapping[str, Any]) -> str | None:
+    """Return why the service that ran before is not back either, None unless going back to it was tried in vain."""
+    if outcome.get("status") != "restore_failed":
+        return None
+    return f"going back failed: {outcome.get('message') or 'the error is in the output above'}"
 
 
 _DEFAULT_MESSAGES = {
     "unreachable": "the host did not answer in this run",
-    "failed": "the host left the run before it was proven; the error is in the output above",
+    # Ansible does not tell afterwards which of the two it was.
+    "failed": "left the run before it was proven (connection lost or a task failed); the output above says why",
     "unproven": "the verdict cannot be read",
     "not_run": "nothing was proven on this host in this run",
     "blocked": "the plan is blocked",
@@ -154,10 +165,6 @@ def failed_hosts(records: Sequence[Mapping[str, Any]]) -> list[str]:
 def json_lines(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the records as JSON, one on each line."""
     return "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
-
-
-# Each turns the records into the text of one file; more formats go here.
-FILE_RENDERERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"jsonl": json_lines}
 
 
 def write_file(path: str, text: str) -> None:

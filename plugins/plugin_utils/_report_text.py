@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils._report import RESULTS, summarize
+from ansible_collections.difyops.gpu.plugins.plugin_utils._report import RESULTS, restore_failure, summarize
 
 WIDTH = 120
 CHECKED = "checked, not applied"
@@ -261,7 +261,10 @@ def _explanation(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
         found.append((CHECKED,))
     elif result != "proven":
         head = " ".join(filter(None, [_RESULT_WORDS.get(result, result), record["code"]]))
-        found.append((f"{head}: {message}", *filter(None, [record["remedy"], _aftermath(record)])))
+        after = _aftermath(record)
+        # It is told on a line of its own, after what to do about the failure itself.
+        message = message[: -len(f". {after}")] if after and message.endswith(f". G{after[1:]}") else message
+        found.append((f"{head}: {message}", *filter(None, [record["remedy"], after])))
     if result == "proven":
         slow = [link for link in (record["verdict"] or {}).get("links") or [] if link.get("link") == "speed" and link.get("code")]
         found += [(f"proven, but {link['code']}: {link['seen']}", str(link["remedy"])) for link in slow]
@@ -271,8 +274,8 @@ def _explanation(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _aftermath(record: Mapping[str, Any]) -> str | None:
     """What became of the service after the failure."""
     outcome = record["outcome"] or {}
-    if outcome.get("restored") is True or outcome.get("status") == "restored":
+    if outcome.get("status") == "restored":
         return "the service that ran before is back"
     if outcome.get("status") == "stopped":
         return "the service was stopped, since nothing proven was there to go back to"
-    return None
+    return restore_failure(outcome)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _forward_compat, _plan_codes, _versions
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 
 FULL, MINOR, FORWARD, CPU, FORCED = "full", "minor", "forward", "cpu", "forced"
 NEWEST, FULL_SUPPORT_FIRST = "newest", "full_support_first"
@@ -184,7 +185,7 @@ def _forward_hindrances(variant: Variant, gpus: Sequence[Gpu], allowed: bool) ->
     if _forward_compat.FEATURE not in variant.features:
         hindrances.append("the image does not carry the cuda-compat package")
     if not allowed:
-        hindrances.append("it is not allowed (forward_compat)")
+        hindrances.append(f"{option('forward_compatibility')} does not allow it")
     hindrances += [f"{gpu.name} is no data center GPU" for gpu in gpus if not gpu.data_center]
     return hindrances
 

@@ -14,15 +14,17 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import _compose, _docu
 
 OWNER = "root"
 KEY_MODE = "0600"
+SECRETS_MODE = "0700"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The project file as text, and the config label of the container that it makes."""
+    """The project file as text, the config label of the container that it makes, and whether that has a health check."""
 
     path: str
     content: str
     config: str
+    has_health: bool = True
 
     @property
     def sha256(self) -> str:
@@ -51,7 +53,10 @@ def differences(facts: object, service: _compose.Service, rendered: Rendered, im
     `image_id` is the id of the wanted image on the host, None where it is not there yet.
     """
     return (
-        _file_differences(facts, rendered) + _key_differences(facts, service) + _container_differences(facts, service, rendered, image_id)
+        _file_differences(facts, rendered)
+        + _directory_differences(facts, service)
+        + _key_differences(facts, service)
+        + _container_differences(facts, service, rendered, image_id)
     )
 
 
@@ -63,6 +68,12 @@ def _file_differences(facts: object, rendered: Rendered) -> list[str]:
     if file.get("sha256") != rendered.sha256:
         found.append(f"{rendered.path} has another content")
     return found + _access_differences(file, rendered.path, _compose.FILE_MODE)
+
+
+def _directory_differences(facts: object, service: _compose.Service) -> list[str]:
+    """Return what is wrong with the directory of the secrets; nothing where it was not looked at or is not there (nor is the key then)."""
+    directory = _document.mapping(_document.at(facts, "files"), service.secrets_dir)
+    return _access_differences(directory, service.secrets_dir, SECRETS_MODE) if _document.flag(directory, "exists") else []
 
 
 def _key_differences(facts: object, service: _compose.Service) -> list[str]:
@@ -101,11 +112,13 @@ def _container_differences(facts: object, service: _compose.Service, rendered: R
         found.append("its container runs another image")
     if _document.text(container, "labels", _compose.CONFIG_LABEL) != rendered.config:
         found.append("its container was made from another configuration")
+    if _document.flag(container, "secrets_applied") is False:
+        found.append("its container has another API key than the file")
     if container.get("restart_policy") != _compose.RESTART_POLICY:
         found.append(f"its restart policy is {container.get('restart_policy')} instead of {_compose.RESTART_POLICY}")
     if container.get("state") != "running":
         found.append(f"its container is {container.get('state')}")
-    elif container.get("health") != "healthy":
+    elif rendered.has_health and container.get("health") != "healthy":
         found.append(f"its health is {container.get('health')}")
     others = sorted(str(item.get("service")) for item in _document.mappings(facts, "containers") if item.get("service") != service.name)
     return found + [f"the project still runs {name}, which is no part of it" for name in others]

@@ -121,6 +121,13 @@ class Site:
         variables = json.loads(done.stdout.split("=>", 1)[1])["msg"]
         return {**variables, "ansible_ssh_private_key_file": os.path.expanduser(variables["ansible_ssh_private_key_file"])}
 
+    def secret_file(self, **variables: str) -> Path:
+        """Return a file with variables, for -e @file: what stands on a command line is in every log."""
+        path = self.scratch / "secret.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(variables))
+        return path
+
     def inventory_with(self, hosts: dict[str, dict[str, Any]]) -> Path:
         """Return a second inventory source that adds variables to *hosts* (or adds the hosts)."""
         path = self.scratch / f"hosts-{len(list(self.scratch.glob('hosts-*')))}.json"

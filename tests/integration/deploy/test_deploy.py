@@ -117,6 +117,25 @@ def test_the_key_is_kept_from_others(site: Site, second: Run, host: str) -> None
     assert site.command(host, f"grep -c {key} {HOME}/compose.yaml || true").strip() == "0"
 
 
+def test_a_given_key_is_taken_and_shown_nowhere(site: Site) -> None:
+    key = "GivenByTheOperator1" * 2 + "abcdefghij"
+    run = site.play("--limit", "a10-535", "-vvv", "--diff", "-e", f"@{site.secret_file(dify_api_key=key)}")
+    assert run.rc == 0, run.output
+    assert run.recap("a10-535")["changed"] > 0
+    assert key not in run.output + run.log
+    assert key in site.command("a10-535", "docker exec dify-gpu-dify-gpu-1 env")
+    # Without it the next run leaves the key that is there.
+    assert site.play("--limit", "a10-535").recap("a10-535")["changed"] == 0
+
+
+def test_a_key_that_others_can_read_is_repaired(site: Site) -> None:
+    site.command("a10-535", f"chmod 0644 {HOME}/secrets/api_key.env; chmod 0755 {HOME}/secrets")
+    run = site.play("--limit", "a10-535")
+    assert run.rc == 0 and "0644" in run.output, run.output
+    assert site.command("a10-535", f"stat -c %a {HOME}/secrets/api_key.env {HOME}/secrets").split() == ["600", "700"]
+    assert site.play("--limit", "a10-535").recap("a10-535")["changed"] == 0
+
+
 # --- the wrong image ------------------------------------------------------------------------------------------------
 
 def state(site: Site, host: str) -> str:
@@ -194,6 +213,10 @@ def test_an_image_is_pulled_from_the_registry_by_its_digest(site: Site, registry
     assert run.records["a10-535"]["plan"]["parts"]["image"]["action"] == "pull"
     assert run.records["a10-535"]["verdict"]["overall"] == "proven"
     assert registry in site.command("a10-535", "docker ps --no-trunc --format '{{.Image}}'")
+    # What was proven by its digest is what a failed proof goes back to.
+    wrong = site_with(site, {"a10-535": {"dify_image_catalog": [entry], "dify_port": 22}}, "--limit", "a10-535")
+    assert wrong.records["a10-535"]["outcome"]["status"] == "restored", wrong.output
+    assert registry in site.command("a10-535", "docker ps --no-trunc --format '{{.Image}} {{.Status}}' | grep healthy")
     back = site.play("--limit", "a10-535")
     assert back.rc == 0, back.output
     assert back.records["a10-535"]["image"] == "difyops/dify-gpu:web-server-cuda12.6-v0.1.0"
@@ -208,6 +231,7 @@ BAD_INPUT = {
         {"dify_image_catalog": [{"name": "cuda12.6", "source": "pull", "image": "127.0.0.1:9/dify-gpu:web-server-cuda12.6-v9.9.9"}]},
         r"127\.0\.0\.1:9",
     ),
+    "a wheelhouse that is not there": ({"dify_image_version": "9.9.9", "dify_image_wheelhouse": "/nowhere"}, r"/nowhere"),
     "an API key that cannot be carried": ({"dify_api_key": "no$good"}, r"dify_api_key has to be"),
     "an unreachable host": ({"ansible_port": 9}, r"Connection refused"),
 }
@@ -224,6 +248,13 @@ def test_bad_input_is_one_clear_sentence(site: Site, case: str) -> None:
     assert re.search(expected, sentence) and "\n" not in sentence, sentence
     assert state(site, "a10-535") == before
     assert run.recap("cpu-1")["failed"] == 0
+
+
+def test_a_build_that_fails_on_the_only_host_is_reported(site: Site) -> None:
+    run = site.play("--limit", "a10-535", dify_image_version="9.9.9", dify_image_base="127.0.0.1:9/no-such-base:1")
+    assert run.rc != 0
+    assert "127.0.0.1:9/no-such-base:1" in run.records["a10-535"]["message"]
+    assert "RESULT for 1 host: 1 FAILED" in run.output
 
 
 # --- check mode -----------------------------------------------------------------------------------------------------

@@ -77,10 +77,10 @@ def test_hosts_that_left_the_play_are_listed(printed: list[str]) -> None:
 
 def test_hosts_of_another_play_can_be_named(printed: list[str]) -> None:
     task_vars = variables({"localhost": {}})
-    task_vars["hostvars"]["a"] = {"ansible_facts": {**FACTS, "gpu_verdict": VERDICT}, "dify_outcome": {"status": "ok"}}
+    task_vars["hostvars"]["a"] = {"ansible_facts": {**FACTS, "gpu_verdict": VERDICT}, "dify_outcome": {"status": "failed"}}
     result = report(task_vars, show="verdict", hosts=["a", "a"])
     assert [record["host"] for record in result["records"]] == ["a"]
-    assert result["records"][0]["outcome"] == {"status": "ok", "message": None, "restored": None}
+    assert result["records"][0]["outcome"] == {"status": "failed", "message": None}
 
 
 def test_check_mode_says_that_nothing_was_applied(printed: list[str]) -> None:
@@ -111,6 +111,8 @@ def test_bad_options_are_one_sentence(printed: list[str], args: dict[str, Any], 
     with pytest.raises(AnsibleActionFail, match="gpu_report: ") as caught:
         report(variables({"a": {"ansible_facts": FACTS}}), **args)
     assert words in str(caught.value)
+    # Ansible adds what an error was raised from to its text, which would say the reason twice.
+    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None)
 
 
 def test_facts_of_a_strange_form_do_not_break_the_report(printed: list[str]) -> None:

@@ -36,6 +36,26 @@ def test_a_second_run_plans_nothing(context):
     assert run(context, {"nvidia": nvidia(), "dify": applied(made)})["status"] == "ok"
 
 
+def test_facts_of_an_earlier_run_do_not_count_where_an_empty_option_says_so(context):
+    earlier = applied(run(context))
+    earlier["error"] = "no answer"
+    cached = {"nvidia": nvidia(), "dify": earlier}
+    assert [block["code"] for block in run(context, cached)["blocked"]] == ["DG730"]
+    first = run(context, cached, dify={})
+    assert (first["status"], first["blocked"], first["parts"]["dify"]["action"]) == ("change", [], "create")
+    assert "DG761" not in [warning["code"] for warning in first["warnings"]]
+    assert "DG761" in [warning["code"] for warning in run(context, {"nvidia": nvidia(), "dify": {}})["warnings"]]
+
+
+def test_a_plan_voids_the_verdict_of_an_earlier_one(context, monkeypatch):
+    action = gpu_plan.ActionModule.__new__(gpu_plan.ActionModule)
+    monkeypatch.setattr(gpu_plan.ActionBase, "run", lambda *_args: {})
+    monkeypatch.setattr(action, "_task", type("Task", (), {"args": {"image_context": context}}), raising=False)
+    stale = {"nvidia": nvidia(), "gpu_verdict": {"overall": "proven"}}
+    result = action.run(None, {"ansible_facts": stale, "inventory_hostname": "h1"})
+    assert result["ansible_facts"] == {"gpu_plan": result["plan"], "gpu_verdict": {}} and result["changed"] is False
+
+
 def test_options_reach_the_project(context):
     made = run(
         context,
@@ -46,6 +66,7 @@ def test_options_reach_the_project(context):
         models_dir="/srv/models",
         embedding_model="/models/bge",
         rerank_model="/models/rerank",
+        health_timeout="600",
         environment={"BATCH_SIZE": 8, "FLAG": True},
         image_repository="registry.example.org/ai/dify-gpu",
         image_version="1.2",
@@ -54,6 +75,7 @@ def test_options_reach_the_project(context):
     service = project["services"]["embedder"]
     assert service["image"] == "registry.example.org/ai/dify-gpu:web-server-cuda12.6-v1.2"
     assert service["ports"] == ["0.0.0.0:9000:8000"] and service["env_file"] == ["/srv/dify/secrets/api_key.env"]
+    assert service["healthcheck"]["start_period"] == "600s"
     assert service["environment"] == {
         "BATCH_SIZE": "8",
         "EMBEDDING_MODEL": "/models/bge",
@@ -78,24 +100,39 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"prefer": "oldest"}, "prefer"),
         ({"cpu_fallback": "always"}, "cpu_fallback"),
         ({"force": "perhaps"}, "force"),
-        ({"force": True}, "force needs a variant"),
+        ({"force": True}, "force (dify_image_force) needs variant (dify_image_variant)"),
         ({"variant": "cuda99"}, "'cuda99' is not in the catalog"),
         ({"catalog": [{"name": "x", "image": "difyops/x:latest", "cuda": None, "torch": "2.13.0"}]}, "uses the tag latest"),
-        ({"catalog": "cuda12.6"}, "catalog"),
+        ({"catalog": "cuda12.6"}, "catalog (dify_image_catalog) must be a list of dictionaries, one for each variant; found text"),
+        ({"catalog": ["cuda12.6"]}, "Entry number 1 of catalog (dify_image_catalog) must be a dictionary with a name; found text"),
+        ({"catalog": {"name": "x"}}, "found a dictionary"),
+        ({"dify": "x"}, "dify must be a dictionary; found text"),
+        ({"environment": ["A=1"]}, "environment (dify_environment) must be a dictionary; found a list"),
+        ({"health_timeout": 0}, "health_timeout (dify_health_timeout) must be a number of seconds between 1 and 86400, a day; found 0"),
+        ({"health_timeout": "5m"}, "health_timeout"),
+        ({"environment": {"PORT": 1}}, "environment (dify_environment) must not set PORT: the port on the host is port (dify_port)"),
+        ({"environment": {"HOST": "::"}}, "must not set HOST: the address on the host is bind_address (dify_bind_address)"),
+        ({"environment": {"EXPECT_GPU": 0}}, "must not set EXPECT_GPU"),
+        ({"environment": {"API_KEY": "hunter2"}}, "must not set API_KEY: "),
+        ({"environment": {"API_KEY_FILE": "/x"}}, "must not set API_KEY_FILE"),
+        ({"environment": {"HTTPS_PROXY": "http://bob:hunter2@proxy.example.org:3128"}}, "HTTPS_PROXY holds a URL with credentials"),
+        ({"environment": {"A": "see HTTPS://hunter2@example.org/x"}}, "A holds a URL with credentials"),
+        ({"environment": {"A": "postgres://bob:hunter2@db/x"}}, "the engine's own proxy configuration"),
+        ({"embedding_model": "https://bob:hunter2@example.org/m"}, "EMBEDDING_MODEL holds a URL with credentials"),
         ({"image_context": "/nonexistent"}, "The image context /nonexistent is not a directory"),
-        ({"image_base": "a b"}, "image_base must be an image reference"),
-        ({"image_repository": "UPPER"}, "image_repository must be"),
-        ({"port": 0}, "port must be between 1 and 65535"),
+        ({"image_base": "a b"}, "image_base (dify_image_base) must be an image reference"),
+        ({"image_repository": "UPPER"}, "image_repository (dify_image_repository) must be"),
+        ({"port": 0}, "port (dify_port) must be between 1 and 65535"),
         ({"port": "http"}, "port"),
-        ({"bind_address": "localhost"}, "bind_address must be an IP address"),
-        ({"home": "opt/x"}, "home must be an absolute directory"),
-        ({"home": "/"}, "home must be an absolute directory"),
-        ({"home": "/opt/../etc"}, "home must be an absolute directory"),
-        ({"models_dir": "/srv:/etc"}, "models_dir must be an absolute directory"),
-        ({"project": "Dify GPU"}, "project must be of lower case"),
-        ({"service_name": "dify_gpu"}, "service_name must be of lower case"),
-        ({"environment": {"HF_TOKEN": "hunter2"}}, "environment has HF_TOKEN, which looks like a secret"),
-        ({"environment": {"api_key": "hunter2"}}, "environment has api_key, which looks like a secret"),
+        ({"bind_address": "localhost"}, "bind_address (dify_bind_address) must be an IP address"),
+        ({"home": "opt/x"}, "home (dify_home) must be an absolute directory"),
+        ({"home": "/"}, "home (dify_home) must be an absolute directory"),
+        ({"home": "/opt/../etc"}, "home (dify_home) must be an absolute directory"),
+        ({"models_dir": "/srv:/etc"}, "models_dir (dify_models_dir) must be an absolute directory"),
+        ({"project": "Dify GPU"}, "project (dify_project) must be of lower case"),
+        ({"service_name": "dify_gpu"}, "service_name (dify_service_name) must be of lower case"),
+        ({"environment": {"HF_TOKEN": "hunter2"}}, "environment (dify_environment) has HF_TOKEN, which looks like a secret"),
+        ({"environment": {"api_key": "hunter2"}}, "environment (dify_environment) has api_key, which looks like a secret"),
         ({"environment": {"A B": "1"}}, "no name of an environment variable"),
         ({"environment": {"A": ["1"]}}, "the value of A must be text"),
         ({"environment": {"A": "a\x00b"}}, "A holds a control character"),
@@ -110,7 +147,14 @@ def test_one_sentence_for_each_mistake(context, options, sentence):
 
 
 def test_names_that_only_sound_like_secrets_are_fine(context):
-    environment = {"MAX_INPUT_TOKENS": 512, "TOKENIZERS_PARALLELISM": "false", "KEYBOARD": "de"}
+    environment = {
+        "MAX_INPUT_TOKENS": 512,
+        "TOKENIZERS_PARALLELISM": "false",
+        "KEYBOARD": "de",
+        "EXPORT": "1",
+        "REPO": "ssh://git@example.org/x",
+    }
+    environment["HTTPS_PROXY"] = "http://proxy.example.org:3128/@x"
     assert "MAX_INPUT_TOKENS: '512'" in run(context, environment=environment)["render"]["files"]["/opt/dify-gpu/compose.yaml"]["content"]
 
 

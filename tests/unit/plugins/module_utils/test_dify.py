@@ -68,14 +68,25 @@ def test_a_file(tmp_path):
     file = facts["files"][str(path)]
     assert (file["exists"], file["mode"], file["size"]) == (True, "0640", 13)
     assert file["sha256"] == hashlib.sha256(b"services: {}\n").hexdigest()
-    assert set(file) == {"exists", "sha256", "owner", "group", "mode", "size"}
+    assert set(file) == {"exists", "directory", "sha256", "owner", "group", "mode", "size"}
+    assert file["directory"] is False
     assert file["owner"]
+
+
+def test_a_directory(tmp_path):
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    facts, complaints = gather([str(tmp_path / "secrets")])
+    file = facts["files"][str(tmp_path / "secrets")]
+    assert (file["exists"], file["directory"], file["mode"], file["sha256"], file["size"]) == (True, True, "0700", None, None)
+    assert file["owner"] and file["group"]
+    assert complaints == []
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/file", "/etc/passwd/file"])
 def test_a_file_that_is_not_there(path):
     facts, complaints = gather([path], {path: None})
-    assert facts["files"][path] == {"exists": False, "sha256": None, "owner": None, "group": None, "mode": None, "size": None}
+    nothing = dict.fromkeys(("directory", "sha256", "owner", "group", "mode", "size"))
+    assert facts["files"][path] == {"exists": False, **nothing}
     assert facts["secrets"][path]["matches"] is None
     assert complaints == []
 
@@ -164,6 +175,7 @@ def test_images_and_containers():
             "restart_policy": "unless-stopped",
             "started_at": "2026-11-20T10:05:00Z",
             "labels": {"com.docker.compose.service": "image"},
+            "secrets_applied": None,
         }
     ]
 
@@ -172,6 +184,117 @@ def test_a_container_that_was_never_started():
     document = {"Name": "/x", "State": {"Status": "created", "StartedAt": "0001-01-01T00:00:00Z"}}
     facts = _dify.container(document)
     assert (facts["state"], facts["health"], facts["started_at"], facts["labels"]) == ("created", None, None, {})
+
+
+def applied(secrets, env, status="running"):
+    """What is said of a container with this environment, where these secret files are on the host."""
+    document = {**CONTAINER, "Config": {"Env": env}, "State": {"Status": status}}
+
+    class Engine(FakeEngine):
+        def containers(self, project):
+            return [document]
+
+    facts, _complaints = gather(secrets=dict.fromkeys(secrets), connect=lambda timeout_s: Engine())
+    text = json.dumps(facts)
+    assert "battery-staple" not in text and "another-key" not in text
+    return facts["containers"][0]["secrets_applied"]
+
+
+@pytest.mark.parametrize(
+    ("content", "env", "expected"),
+    [
+        (SECRET, ["PATH=/bin", "API_KEY=correct-horse-battery-staple"], True),
+        (SECRET, ["API_KEY=another-key"], False),
+        (SECRET, ["API_KEY=correct-horse-battery-staple-2"], False),
+        (SECRET, ["XAPI_KEY=correct-horse-battery-staple"], False),
+        (SECRET, [], False),
+        (SECRET, None, False),
+        (SECRET + b"\n# a comment\nOTHER=b c\nEMPTY=\n", ["EMPTY=", "OTHER=b c", SECRET.decode().strip()], True),
+        (SECRET + b"OTHER=b\n", [SECRET.decode().strip()], False),
+        (b"API_KEY=another-key\n" + SECRET, [SECRET.decode().strip()], True),
+        (SECRET.strip(), [SECRET.decode().strip()], True),
+        (b"", ["A=1"], None),
+        (b"# nothing\n", ["A=1"], None),
+        (b"\x7fELF\x00", ["A=1"], None),
+        (b"A=1\nA NOTE\n", ["A=1"], None),
+        (b"A='1'\n", ["A=1"], None),
+        (b'A="1"\n', ["A=1"], None),
+        (b"A=$B\n", ["A=$B"], None),
+        (b"A=1 # one\n", ["A=1"], None),
+        (b"A=1 \n", ["A=1"], None),
+        (b"A= 1\n", ["A=1"], None),
+        (b"A=1\r\n", ["A=1"], None),
+        (b"A=b\\n\n", ["A=b\\n"], None),
+        (b"export A=1\n", ["A=1"], None),
+        (b"A=a`b]^_{|}~[!%&(\n", ["A=a`b]^_{|}~[!%&("], True),
+        (b"A\n", ["A=1"], None),
+        ("A=é\n".encode(), ["A=é"], None),
+    ],
+)
+def test_whether_a_container_has_the_secrets_of_now(tmp_path, content, env, expected):
+    (tmp_path / "api_key.env").write_bytes(content)
+    assert applied([str(tmp_path / "api_key.env")], env) is expected
+
+
+@pytest.mark.parametrize("status", ["created", "exited", "restarting", "dead"])
+def test_only_a_running_container_has_secrets(tmp_path, status):
+    (tmp_path / "api_key.env").write_bytes(SECRET)
+    assert applied([str(tmp_path / "api_key.env")], [SECRET.decode().strip()], status) is None
+
+
+def test_secrets_in_several_files(tmp_path):
+    first, second, absent = (str(tmp_path / name) for name in ("a.env", "b.env", "absent"))
+    (tmp_path / "a.env").write_bytes(SECRET)
+    (tmp_path / "b.env").write_bytes(b"B=2\n")
+    env = ["B=2", SECRET.decode().strip()]
+    assert applied([first, second, absent], env) is True
+    assert applied([first, second], env[:1]) is False
+    (tmp_path / "b.env").write_bytes(b"API_KEY=another-key\n")
+    assert applied([first, second], ["API_KEY=another-key"]) is True, "the later file has the last word, as with Compose"
+    assert applied([absent], env) is None
+    assert applied([], env) is None
+
+
+def test_a_secret_that_cannot_be_read_leaves_it_open(tmp_path, monkeypatch):
+    first, second = str(tmp_path / "a.env"), str(tmp_path / "b.env")
+    (tmp_path / "a.env").write_bytes(SECRET)
+    (tmp_path / "b.env").write_bytes(b"B=2\n")
+    real = open
+
+    def deny(name, *arguments, **more):
+        if name == second:
+            raise PermissionError(13, "Permission denied")
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr("builtins.open", deny)
+    assert applied([first, second], [SECRET.decode().strip()]) is None
+    assert applied([first, second], ["API_KEY=another-key"]) is False
+    assert applied([second], ["B=2"]) is None
+
+
+def test_a_secret_file_too_large_for_variables_is_still_compared_by_digest(tmp_path):
+    content = b"A=1\n" * 300_000
+    (tmp_path / "big").write_bytes(content)
+    facts, _complaints = gather(secrets={str(tmp_path / "big"): hashlib.sha256(content).hexdigest()})
+    assert facts["secrets"][str(tmp_path / "big")]["matches"] is True
+    assert applied([str(tmp_path / "big")], ["A=1"]) is None
+
+
+NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,5}", fullmatch=True)
+VALUES = st.from_regex(r"[A-Za-z0-9+/=.:-]{0,12}", fullmatch=True)
+
+
+@given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=4))
+def test_plain_variables_are_read_as_they_are_written(pairs):
+    lines = {name: f"{name}={value}" for name, value in pairs.items()}
+    assert _dify.variables("".join(f"{line}\n" for line in lines.values()).encode()) == lines
+
+
+@given(st.binary(max_size=60))
+def test_no_content_breaks_the_reading_of_variables(content):
+    for name, line in _dify.variables(content).items():
+        assert line.startswith(f"{name}=")
+        assert line.encode() in content
 
 
 def test_no_engine_is_a_fact():

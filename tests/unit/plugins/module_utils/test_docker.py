@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _command, _docker
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _dify, _docker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -248,6 +248,30 @@ def test_sdk_version_info_and_images(daemon):
     assert engine.version()["Version"] == "26.1.5"
     assert engine.info() == {"ServerVersion": "26.1.5"}
     assert engine.images(["a:1", "b:1"]) == {"a:1": {"Id": "sha256:1"}, "b:1": None}
+
+
+LINE_ON_DISK = "API_KEY=correct-horse-battery-staple"
+
+
+@pytest.mark.parametrize("backend", ["cli", "sdk"])
+@pytest.mark.parametrize(("line", "applied"), [(LINE_ON_DISK, True), ("API_KEY=another-key", False)])
+def test_secrets_of_a_container_by_command_and_by_sdk(host, daemon, tmp_path, backend, line, applied):
+    document = {"Name": "/dify-gpu-image-1", "State": {"Status": "running"}, "Config": {"Env": ["PATH=/bin", line]}}
+    secret = tmp_path / "api_key.env"
+    secret.write_text(f"{LINE_ON_DISK}\n")
+    if backend == "cli":
+        host.answer("container-ls", "1\n")
+        host.answer("container-inspect-1", document)
+        connect = host.connect
+    else:
+        daemon({"/containers/json": (200, [{"Id": "1"}]), "/containers/1/json": (200, document)})
+        connect = _docker.connect
+    assert connect(5).backend == backend
+    facts, complaints = _dify.gather(str(tmp_path), [str(tmp_path)], {str(secret): None}, [], "dify-gpu", 5, connect)
+    assert (facts["error"], complaints) == (None, [])
+    assert facts["containers"][0]["secrets_applied"] is applied
+    assert facts["files"][str(tmp_path)]["directory"] is True
+    assert "battery-staple" not in json.dumps(facts) and "another-key" not in json.dumps(facts)
 
 
 def test_sdk_containers(daemon):

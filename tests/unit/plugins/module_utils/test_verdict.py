@@ -708,7 +708,7 @@ def test_a_stage_that_is_missing_keeps_a_host_from_being_proven(stage: str, how:
     else:
         scene.stages[stage] = {}
     scene.probe_fields = {"done": done}
-    if stage == "python" or (stage, how) == ("libcuda", "empty"):
+    if done and (stage == "python" or (stage, how) == ("libcuda", "empty")):
         assert scene.judge()["overall"] == "proven"  # says nothing about the chain
     else:
         verdict = scene.judge()
@@ -723,3 +723,114 @@ def test_a_cut_report_is_unproven(stage: str, link: str) -> None:
     verdict = scene.judge()
     assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
     assert link_of(verdict, link)["code"] == "DG510"
+
+
+@pytest.mark.parametrize(("gpus", "last"), [(2, "kernel 0"), (2, "kernel 1"), (1, "kernel 0"), (8, "kernel 6")])
+def test_a_probe_that_ended_between_two_stages_proves_nothing(gpus: int, last: str) -> None:
+    """Killed when a result was out and the next stage had not begun: no stage is running, and none of them failed."""
+    scene = Scene(gpus)
+    names = list(scene.stages)
+    for name in names[names.index(last) + 1 :]:
+        del scene.stages[name]
+    scene.probe_fields = {"done": False, "rc": 137}
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+    assert link_of(verdict, "kernel")["status"] == "skipped"
+    assert link_of(verdict, "speed")["status"] == "skipped"
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_every_gpu_that_is_wanted_must_have_computed(lost: int) -> None:
+    scene = Scene(gpus=2)
+    del scene.stages[f"kernel {lost}"]
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+    assert link_of(verdict, "kernel")["seen"] == "the probe reported a product on 1 of 2 GPUs"
+
+
+def test_every_gpu_that_is_visible_must_have_computed() -> None:
+    scene = Scene(gpus=2)
+    scene.expected = Expected(mode="gpu", gpu_count=1)
+    assert scene.judge()["overall"] == "proven"
+    del scene.stages["kernel 1"]
+    assert scene.judge()["code"] == "DG510"
+
+
+def test_an_absurd_number_of_gpus_is_only_a_number() -> None:
+    scene = Scene()
+    scene.stages["torch_cuda"]["count"] = 10**15
+    assert scene.judge()["code"] == "DG510"
+
+
+def test_the_same_gpu_twice_is_one() -> None:
+    scene = Scene(gpus=2)
+    scene.stages["kernel 1"]["index"] = 0
+    assert scene.judge()["code"] == "DG510"
+
+
+def test_a_wrong_product_counts_though_others_are_missing() -> None:
+    scene = Scene(gpus=2)
+    del scene.stages["kernel 1"]
+    scene.stages["kernel 0"]["right"] = False
+    assert scene.judge()["code"] == "DG502"
+
+
+@pytest.mark.parametrize(
+    ("last", "link"),
+    [("nodes", "cuda"), ("libcuda", "cuda"), ("cuinit", "cuda"), ("devices", "torch"), ("torch", "torch"), ("torch_cuda", "kernel")],
+)
+def test_the_link_where_a_report_breaks_off_is_untested_and_not_blamed(last: str, link: str) -> None:
+    scene = Scene()
+    names = list(scene.stages)
+    for name in names[names.index(last) + 1 :]:
+        del scene.stages[name]
+    scene.probe_fields = {"done": False, "rc": 137}
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+    assert link_of(verdict, link)["code"] == "DG510"
+    assert "failed" not in statuses(verdict).values()
+
+
+@pytest.mark.parametrize("mode", ["cpu", "degraded"])
+def test_cpu_mode_wants_the_whole_report_too(mode: str) -> None:
+    scene = cpu_scene(mode)
+    scene.probe_fields = {"done": False, "rc": 137}
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+    assert link_of(verdict, "kernel")["status"] == "skipped"
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"error": "RuntimeError: boom"}, {"available": None}])
+def test_cpu_mode_must_know_that_cuda_is_not_in_use(answer: dict[str, Any] | None) -> None:
+    scene = cpu_scene()
+    if answer is None:
+        del scene.stages["torch_cuda"]
+    else:
+        scene.stages["torch_cuda"] = answer
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+    assert link_of(verdict, "torch")["code"] == "DG510"
+
+
+@pytest.mark.parametrize(
+    ("log", "seen"),
+    [
+        ([{"Output": "old"}, {"Output": "Traceback\n  File x\nOSError: no model\n\n"}], "running, unhealthy: OSError: no model"),
+        ([{"Output": "a\x1b[31mb\tc"}], "running, unhealthy: a [31mb c"),
+        ([{"Output": "x" * 500}], "running, unhealthy: " + "x" * 197 + "..."),
+        ([{"Output": "y" * 200}], "running, unhealthy: " + "y" * 200),
+        ([{"Output": " \n"}], "running, unhealthy"),
+        ([{"Output": None}], "running, unhealthy"),
+        ([], "running, unhealthy"),
+        (None, "running, unhealthy"),
+        ("nonsense", "running, unhealthy"),
+    ],
+)
+def test_an_unhealthy_container_says_what_its_check_said(log: Any, seen: str) -> None:
+    scene = Scene()
+    assert scene.container is not None
+    scene.container["State"]["Health"] = {"Status": "unhealthy", "Log": log}
+    verdict = scene.judge()
+    assert verdict["code"] == "DG206"
+    assert link_of(verdict, "engine")["seen"] == seen
+    assert verdict["summary"].endswith(seen)

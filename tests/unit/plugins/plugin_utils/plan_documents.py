@@ -75,6 +75,7 @@ def nvidia(version: str | None = "535.247.01", gpus: list[dict[str, Any]] | None
             "running": True,
             "error": None,
             "compose_version": "2.26.1-4",
+            "buildx_version": "0.13.1",
             "cdi_enabled": True,
             "cdi_spec_dirs": ["/etc/cdi", "/var/run/cdi"],
         },
@@ -110,7 +111,10 @@ def applied(made: dict[str, Any], service: _compose.Service | None = None) -> di
     return {
         "schema": 1,
         "home": service.home,
-        "files": {path: {"exists": True, "owner": "root", "mode": file["mode"], "sha256": file["sha256"]} for path, file in files.items()},
+        "files": {
+            **{path: {"exists": True, "owner": "root", "mode": file["mode"], "sha256": file["sha256"]} for path, file in files.items()},
+            service.secrets_dir: {"exists": True, "directory": True, "owner": "root", "mode": "0700", "sha256": None},
+        },
         "secrets": {service.key_file: {"exists": True, "owner": "root", "mode": "0600", "matches": None}},
         "images": {
             reference: {"id": "sha256:1", "labels": labels, "repo_digests": [f"x@{image['digest']}"] if image["digest"] else []},
@@ -122,9 +126,10 @@ def applied(made: dict[str, Any], service: _compose.Service | None = None) -> di
                 "image": reference,
                 "image_id": "sha256:1",
                 "state": "running",
-                "health": "healthy",
+                "health": "healthy" if image["health"] else None,
                 "restart_policy": "unless-stopped",
                 "labels": project["services"][service.name]["labels"],
+                "secrets_applied": True,
             }
         ],
         "error": None,

@@ -83,7 +83,18 @@ def test_loading_does_not_change_the_defaults():
         ({"name": "new", "torch": "2.3.1"}, "needs cuda"),
         ({"name": "UPPER"}, "needs a name"),
         ({"cuda": "12.6"}, "needs a name"),
-        ("cuda12.6", "must be a dictionary"),
+        ("cuda12.6", "Entry number 1 of catalog (dify_image_catalog) must be a dictionary with a name; found text"),
+        ({**SITE, "port": "http"}, "port must be the number of a port"),
+        ({**SITE, "port": 0}, "port must be the number of a port"),
+        ({**SITE, "port": True}, "port must be the number of a port"),
+        ({**SITE, "health": "healthz"}, "health must be the path"),
+        ({**SITE, "health": "/'+x+'"}, "health must be the path"),
+        ({**SITE, "health": ""}, "health must be the path"),
+        ({**SITE, "health": False}, "health must be text"),
+        ({"name": "cuda12.6", "wheel_index": "https://bob:hunter2@wheels.example.org/simple"}, "dify_image_pip_index_url"),
+        ({"name": "cuda12.6", "wheel_index": "https://hunter2@wheels.example.org/simple"}, "wheel_index holds credentials"),
+        ({"name": "cuda12.6", "wheel_index": "ftp://bob:hunter2@wheels.example.org"}, "wheel_index holds credentials"),
+        ({**SITE, "wheel_index": "https://bob:hunter2@wheels.example.org"}, "wheel_index holds credentials"),
     ],
 )
 def test_one_sentence_for_each_mistake(entry, sentence):
@@ -91,7 +102,25 @@ def test_one_sentence_for_each_mistake(entry, sentence):
         load(entry)
     message = str(caught.value)
     assert sentence in message
-    assert message.endswith(".") and "\n" not in message
+    assert message.endswith(".") and "\n" not in message and "hunter2" not in message
+
+
+def test_where_the_server_of_an_image_listens():
+    assert {(variant.port, variant.health) for variant in load(SITE).values()} == {(8000, "/health")}
+    own = load({**SITE, "port": 8080, "health": "/healthz"})["site"]
+    assert (own.port, own.health) == (8080, "/healthz")
+    assert load({**SITE, "port": None, "health": None})["site"][-2:] == (8000, None)
+
+
+def test_an_at_sign_in_the_path_of_an_index_is_no_credential():
+    assert load({"name": "cuda12.6", "wheel_index": "https://wheels.example.org/@team/simple"})["cuda12.6"].wheel_index.endswith("simple")
+
+
+@pytest.mark.parametrize("entries, found", [("cuda12.6", "text"), ({"name": "x"}, "a dictionary"), (3, "a number"), (True, "a boolean")])
+def test_a_catalog_that_is_no_list(entries, found):
+    with pytest.raises(_catalog.CatalogError) as caught:
+        _catalog.load(entries, "difyops/dify-gpu", "0.1.0")
+    assert str(caught.value) == f"catalog (dify_image_catalog) must be a list of dictionaries, one for each variant; found {found}."
 
 
 def test_a_name_twice():

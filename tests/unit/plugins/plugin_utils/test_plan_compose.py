@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def project(service=None, reference="difyops/dify-gpu:v1", gpu=True):
-    text, config = _compose.render(service or _compose.Service(), reference, {"org.difyops.variant": "x"}, gpu)
+def project(service=None, reference="difyops/dify-gpu:v1", gpu=True, **image):
+    text, config = _compose.render(service or _compose.Service(), _compose.Image(reference, **image), {"org.difyops.variant": "x"}, gpu)
     return text, yaml.safe_load(text), config
 
 
@@ -62,6 +62,21 @@ def test_the_health_check_really_asks_the_server():
     assert "http://127.0.0.1:8000/health" in probe[3] and "ProxyHandler({})" in probe[3]
 
 
+def test_the_time_that_a_start_may_take():
+    assert project()[1]["services"]["dify-gpu"]["healthcheck"]["start_period"] == "300s"
+    assert project(_compose.Service(health_timeout=900))[1]["services"]["dify-gpu"]["healthcheck"]["start_period"] == "900s"
+
+
+def test_an_image_of_a_site_listens_and_answers_where_it_likes():
+    service = project(port=8080, health="/healthz?full=1")[1]["services"]["dify-gpu"]
+    assert service["ports"] == ["127.0.0.1:8000:8080"]
+    probe = service["healthcheck"]["test"][3]
+    compile(probe, "probe", "exec")
+    assert "'http://127.0.0.1:8080/healthz?full=1'" in probe
+    without = project(health=None)[1]["services"]["dify-gpu"]
+    assert "healthcheck" not in without and without["cap_drop"] == ["ALL"]
+
+
 @pytest.mark.parametrize("value", ["1e-5", "0o17", "12", "1.5", "+1", ".inf", "0x1f", "true", "null", "~", "yes", "", "2026-11-22", "1:30"])
 def test_no_text_is_read_as_a_number_or_a_boolean(value):
     text = project(_compose.Service(environment={"A": value}))[0]
@@ -78,8 +93,10 @@ def test_the_config_label_follows_every_setting():
         _compose.Service(environment={"A": "1"}),
         _compose.Service(bind_address="192.0.2.10"),
         _compose.Service(project="p"),
+        _compose.Service(health_timeout=301),
     ]
-    configs = [project(service)[2] for service in settings] + [project(gpu=False)[2], project(reference="difyops/dify-gpu:v2")[2]]
+    images = [{"gpu": False}, {"reference": "difyops/dify-gpu:v2"}, {"port": 8080}, {"health": "/"}, {"health": None}]
+    configs = [project(service)[2] for service in settings] + [project(**image)[2] for image in images]
     assert len(set(configs)) == len(configs)
 
 

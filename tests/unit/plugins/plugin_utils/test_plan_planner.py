@@ -32,9 +32,11 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 PLAN_KEYS = ["schema", "host", "status", "mode", "blocked", "parts", "image", "rejected", "render", "reboot", "warnings"]
-IMAGE_KEYS = ["variant", "reference", "cuda", "torch", "sm", "source", "digest", "support", "reason", "expected", "build"]
+IMAGE_KEYS = ["variant", "reference", "cuda", "torch", "sm", "source", "digest", "port", "health"]
+IMAGE_KEYS += ["support", "reason", "expected", "build"]
 COMPOSE = "/opt/dify-gpu/compose.yaml"
 KEY = "/opt/dify-gpu/secrets/api_key.env"
+SECRETS = "/opt/dify-gpu/secrets"
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -164,7 +166,10 @@ def test_the_cpu_by_name():
 
 @pytest.mark.parametrize(
     "changed, sentence",
-    [({"variant": "cuda99"}, "'cuda99' is not in the catalog; it has cpu, cuda11.8"), ({"force": True}, "needs a variant")],
+    [
+        ({"variant": "cuda99"}, "'cuda99' is not in the catalog; it has cpu, cuda11.8"),
+        ({"force": True}, r"force \(dify_image_force\) needs variant"),
+    ],
 )
 def test_wishes_that_no_host_could_have(changed, sentence):
     with pytest.raises(_planner.WishError, match=sentence):
@@ -228,8 +233,65 @@ def test_error_18_is_a_mismatch():
 def test_gpus_that_cannot_compute(changed, sentence):
     alone = plan(nvidia(gpus=[gpu(**changed)]))
     assert codes(alone["blocked"]) == [_plan_codes.NO_USABLE_GPU] and sentence in alone["blocked"][0]["message"]
-    beside = plan(nvidia(gpus=[gpu(**changed), gpu(T4, 6)]))
-    assert beside["status"] == "change" and _plan_codes.GPU_LEFT_OUT in codes(beside["warnings"])
+    # The container is given all GPUs, and the proof asks for all.
+    facts = nvidia(gpus=[gpu(**changed), gpu(T4, 6)])
+    beside = plan(facts)
+    assert codes(beside["blocked"]) == [_plan_codes.SICK_GPU] and sentence in beside["blocked"][0]["message"]
+    assert "T4" not in beside["blocked"][0]["message"] and beside["parts"]["driver"]["action"] == "blocked"
+    assert plan(facts, cpu_fallback="when_gpu_unusable")["mode"] == "degraded"
+    assert plan(facts, variant="cpu")["status"] == "change"
+
+
+def gone(driver="535.247.01", **changed):
+    """Return the facts of a host that lost its only GPU from PCI."""
+    return nvidia(driver, [], **changed)
+
+
+def deployed(mode="gpu"):
+    return {"containers": [{"name": "dify-gpu-dify-gpu-1", "service": "dify-gpu", "labels": {"org.difyops.mode": mode}}]}
+
+
+@pytest.mark.parametrize("facts, dify", [(gone(), None), (gone(), {}), (gone(None), deployed()), (gone(None), deployed("degraded"))])
+def test_a_host_that_lost_its_gpu_is_not_made_a_cpu_host_in_silence(facts, dify):
+    for policy in ({}, {"cpu_fallback": "never"}, {"variant": "cuda12.6"}, {"variant": "cuda12.6", "cpu_fallback": "when_gpu_unusable"}):
+        made = plan(facts, dify, **policy)
+        assert codes(made["blocked"]) == [_plan_codes.GPU_GONE] and made["blocked"][0]["message"].startswith("this host had a GPU: ")
+        assert "lspci" in made["blocked"][0]["remedy"] and "dify_image_cpu_fallback" in made["blocked"][0]["remedy"]
+        assert made["parts"]["driver"]["action"] == "blocked"
+    consented = plan(facts, dify, cpu_fallback="when_gpu_unusable")
+    assert (consented["status"], consented["mode"]) == ("change", "degraded") and _plan_codes.DEGRADED in codes(consented["warnings"])
+    named = plan(facts, dify, variant="cpu")
+    assert (named["status"], named["mode"]) == ("change", "cpu")
+
+
+def test_a_lost_gpu_that_only_the_second_look_tells_of():
+    facts = gone(None)
+    assert plan(facts, {})["mode"] == "cpu"
+    made = plan(facts, applied(plan(nvidia())))
+    assert codes(made["blocked"]) == [_plan_codes.GPU_GONE] and made["render"]["files"] == {}
+
+
+def test_a_lost_gpu_stays_degraded_run_after_run():
+    policy = {"cpu_fallback": "when_gpu_unusable"}
+    degraded = plan(gone(None), deployed(), **policy)
+    again = plan(gone(None), applied(degraded), **policy)
+    assert (again["status"], again["mode"]) == ("ok", "degraded")
+    # Named once, the host is a CPU host, and needs to be told no more.
+    named = plan(gone(None), applied(degraded), variant="cpu")
+    assert plan(gone(None), applied(named), variant="cpu")["status"] == "ok" == plan(gone(None), applied(named))["status"]
+
+
+def test_driver_packages_without_a_gpu_are_a_warning():
+    facts = without(gone(None), "driver", "installed", value={"version": "535.247.01"})
+    made = plan(facts)
+    assert (made["status"], made["mode"]) == ("change", "cpu") and _plan_codes.DRIVER_WITHOUT_GPU in codes(made["warnings"])
+    assert _plan_codes.DRIVER_WITHOUT_GPU not in codes(plan(without_gpu())["warnings"] + plan(facts, variant="cpu")["warnings"])
+
+
+def test_a_driver_for_passed_through_gpus_only_lost_nothing():
+    passed = nvidia(gpus=[gpu(bound_driver="vfio-pci", index=None)])
+    assert plan(passed)["mode"] == "cpu" and plan(passed)["blocked"] == []
+    assert codes(plan(passed, deployed())["blocked"]) == [_plan_codes.GPU_GONE]
 
 
 def test_gpus_passed_through_are_left_alone():
@@ -260,6 +322,19 @@ def test_an_engine_that_cannot_be_used_blocks_every_mode(changed, code):
         made = plan(facts, cpu_fallback="when_gpu_unusable")
         assert codes(made["blocked"]) == [code] and made["parts"]["engine"]["action"] == "blocked"
         assert made["parts"]["image"]["action"] == "blocked" and made["render"]["files"] == {}
+
+
+def test_an_image_is_not_built_without_buildx():
+    facts = without(nvidia(), "engine", "buildx_version")
+    made = plan(facts)
+    assert codes(made["blocked"]) == [_plan_codes.NO_BUILDX] and "docker-buildx-plugin" in made["blocked"][0]["remedy"]
+    assert made["parts"]["engine"]["action"] == "blocked" and made["render"]["files"] == {}
+    assert codes(plan(facts, cpu_fallback="when_gpu_unusable")["blocked"]) == [_plan_codes.NO_BUILDX]
+    # Before the look at the host nobody knows whether there is anything to build.
+    assert plan(facts, {})["blocked"] == []
+    assert plan(facts, applied(plan(nvidia())))["status"] == "ok"
+    pulled = _catalog.load([{"name": "cuda12.6", "source": "pull"}], "registry.example.org/dify-gpu", "0.1.0")
+    assert plan(facts, catalog=pulled)["status"] == "change"
 
 
 @pytest.mark.parametrize(
@@ -342,6 +417,9 @@ DRIFT = [
     (("containers", 0, "state"), "exited", "its container is exited"),
     (("containers", 0, "health"), "unhealthy", "its health is unhealthy"),
     (("containers", 0, "restart_policy"), "no", "restart policy is no"),
+    (("containers", 0, "secrets_applied"), False, "its container has another API key than the file"),
+    (("files", SECRETS, "mode"), "0755", "/opt/dify-gpu/secrets has mode 0755 instead of 0700"),
+    (("files", SECRETS, "owner"), "dify", "/opt/dify-gpu/secrets belongs to dify instead of root"),
 ]
 
 
@@ -350,6 +428,25 @@ def test_drift_is_seen(path, value, sentence):
     made = plan(nvidia(), without(applied(plan(nvidia())), *path, value=value))
     assert made["status"] == "change" and made["parts"]["image"]["action"] == "none"
     assert made["parts"]["dify"]["action"] == "update" and sentence in made["parts"]["dify"]["reason"]
+
+
+@pytest.mark.parametrize(
+    "path, value", [(("files", SECRETS), None), (("files", SECRETS, "exists"), None), (("containers", 0, "secrets_applied"), None)]
+)
+def test_what_could_not_be_seen_is_no_drift(path, value):
+    assert plan(nvidia(), without(applied(plan(nvidia())), *path, value=value))["status"] == "ok"
+
+
+@pytest.mark.parametrize("health, status", [("/healthz", "change"), (None, "ok")])
+def test_the_health_of_an_image_without_a_health_check_is_not_compared(health, status):
+    site = {"name": "site", "image": "registry.example.org/x:1", "cuda": "12.2", "torch": "2.3.1", "sm": ["8.6"], "port": 8080}
+    catalog = _catalog.load([{**site, "health": health}], "difyops/dify-gpu", "0.1.0")
+    first = plan(nvidia(), catalog=catalog, variant="site")
+    assert (first["image"]["port"], first["image"]["health"]) == (8080, health)
+    unhealthy = without(applied(first), "containers", 0, "health", value="starting")
+    assert plan(nvidia(), unhealthy, catalog=catalog, variant="site")["status"] == status
+    stopped = without(unhealthy, "containers", 0, "state", value="exited")
+    assert "is exited" in plan(nvidia(), stopped, catalog=catalog, variant="site")["parts"]["dify"]["reason"]
 
 
 def test_a_leftover_service_of_the_project_is_seen():
@@ -411,9 +508,12 @@ def test_a_host_that_was_not_observed(facts):
 
 
 def test_what_is_deployed_was_not_observed():
-    for dify in (None, {}):
-        made = plan(nvidia(), dify)
-        assert made["status"] == "change" and _plan_codes.DIFY_NOT_OBSERVED in codes(made["warnings"])
+    made = plan(nvidia())
+    assert made["status"] == "change" and _plan_codes.DIFY_NOT_OBSERVED in codes(made["warnings"])
+    # An empty document: the look comes after this plan.
+    first = plan(nvidia(), {})
+    assert first["status"] == "change" and _plan_codes.DIFY_NOT_OBSERVED not in codes(first["warnings"])
+    assert first["render"] == made["render"]
 
 
 # --- properties ---
@@ -471,15 +571,24 @@ NVIDIA = st.fixed_dictionaries(
         "host": JUNK,
     },
 )
-WORKING = st.builds(nvidia, DRIVER, st.lists(st.builds(gpu, BOARDS, st.integers(1, 9)), min_size=1, max_size=3)) | st.just(without_gpu())
+WORKING = st.builds(nvidia, DRIVER, st.lists(st.builds(gpu, BOARDS, st.integers(1, 9)), min_size=1, max_size=3)) | st.builds(
+    lambda driver, version: {**without_gpu(), "driver": {**nvidia(version)["driver"], "loaded": driver and {"version": version}}},
+    st.booleans(),
+    DRIVER,
+)
+MODE = st.sampled_from(["gpu", "cpu", "degraded", None, 3])
+CONTAINER = st.fixed_dictionaries(
+    {"service": st.just("dify-gpu"), "labels": JUNK | st.builds(lambda mode: {"org.difyops.mode": mode}, MODE)},
+    optional={"secrets_applied": maybe(st.booleans())},
+)
 DIFY = maybe(
     st.fixed_dictionaries(
         {},
         optional={
-            "files": maybe(st.just({COMPOSE: {"exists": True}})),
+            "files": maybe(st.just({COMPOSE: {"exists": True}, SECRETS: {"exists": True, "mode": 7}})),
             "secrets": maybe(st.just({KEY: {"exists": True, "mode": "x"}})),
             "images": maybe(st.dictionaries(st.sampled_from([v.image for v in CATALOG]), maybe(st.just({"id": "sha256:1"})), max_size=2)),
-            "containers": maybe(st.lists(st.fixed_dictionaries({"service": st.just("dify-gpu"), "labels": JUNK}), max_size=2)),
+            "containers": maybe(st.lists(CONTAINER, max_size=2)),
             "error": maybe(st.just("no answer")),
         },
     )
@@ -530,6 +639,9 @@ def test_a_chosen_variant_satisfies_the_rule_on_every_gpu_it_is_to_use(facts, po
     variant = next(v for v in CATALOG if v.name == made["image"]["variant"])
     assert policy["variant"] in (None, variant.name)
     assert made["image"]["support"] in ("full", "minor")
+    # All GPUs that are ours get into the container, so every one of them must be able to compute.
+    ours = [g for g in facts["gpus"] if isinstance(g, dict) and g.get("bound_driver") != "vfio-pci"]
+    assert ours and not any(g.get("health") in ("lost", "reset_required", "error") or g.get("compute_mode") == "prohibited" for g in ours)
     used = [g for g in facts["gpus"] if isinstance(g.get("compute_capability"), str) and g.get("bound_driver") == "nvidia"]
     for card in used:
         if card.get("health") in (None, "ok") and card["compute_capability"].count(".") == 1 and card.get("compute_mode") == "default":
@@ -549,6 +661,17 @@ def test_what_was_applied_plans_to_ok(facts, dify, policy):
     again = plan(facts, applied(made), **policy)
     assert again["status"] == "ok"
     assert (again["image"], again["render"], again["mode"]) == (made["image"], made["render"], made["mode"])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=100)
+@given(NVIDIA | WORKING, DIFY, POLICY)
+def test_a_host_that_had_a_gpu_becomes_a_cpu_host_by_name_only(facts, dify, policy):
+    made = plan(facts, dify, **policy)
+    containers = dify.get("containers") if isinstance(dify, dict) else None
+    labels = [c.get("labels") for c in containers if isinstance(c, dict)] if isinstance(containers, list) else []
+    had = any(isinstance(label, dict) and label.get("org.difyops.mode") in ("gpu", "degraded") for label in labels)
+    if had and not made["blocked"] and policy["variant"] != "cpu":
+        assert made["mode"] in ("gpu", "degraded")
 
 
 def test_the_same_input_gives_the_same_plan():

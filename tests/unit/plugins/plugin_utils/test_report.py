@@ -106,10 +106,11 @@ def test_a_verdict_is_the_result(overall: str) -> None:
         ({"gpu_verdict": verdict()}, {"status": "failed", "message": "x"}, True, False, "failed"),
         ({"gpu_verdict": verdict("failed", "DG404", "torch")}, {"status": "restored"}, True, False, "failed"),
         ({"gpu_verdict": verdict()}, {"status": "unreachable"}, True, False, "unreachable"),
-        ({"gpu_verdict": verdict()}, {"status": "not_run"}, True, False, "not_run"),
-        ({"gpu_verdict": verdict()}, {"status": "changed"}, True, False, "proven"),
+        ({"gpu_verdict": verdict()}, {"status": "stopped"}, True, False, "failed"),
+        ({"gpu_verdict": verdict()}, {"status": "restore_failed"}, True, False, "failed"),
+        ({"gpu_verdict": verdict()}, {"status": "restore_failed"}, False, False, "failed"),
+        ({"gpu_plan": None}, None, False, False, "failed"),
         ({"gpu_verdict": verdict("nonsense")}, None, True, False, "unproven"),
-        ({"gpu_plan": None}, {"status": "blocked", "message": "x"}, True, False, "blocked"),
     ],
 )
 def test_results(documents: Any, outcome: Any, in_play: bool, check: bool, result: str) -> None:
@@ -155,6 +156,48 @@ def test_a_failure_after_a_good_proof_is_told_in_its_own_words() -> None:
     assert (made["code"], made["message"]) == (None, "No space left on /opt.")
 
 
+def restore_failed(message: str = "Port 8200 is taken.") -> dict[str, str]:
+    return {"status": "restore_failed", "message": message}
+
+
+def test_a_failed_restore_is_told_beside_what_failed_before() -> None:
+    made = record("a", gpu_verdict=verdict("failed", "DG404", "torch"), outcome=restore_failed())
+    assert (made["result"], made["code"], made["remedy"]) == ("failed", "DG404", REMEDY)
+    assert made["message"] == "the summary of failed. Going back failed: Port 8200 is taken."
+    assert made["outcome"] == restore_failed()
+    text = _report_text.render_verdict([made], check=False)
+    assert f"""\
+a: FAILED DG404: the summary of failed
+    -> {REMEDY}
+    -> going back failed: Port 8200 is taken.""" in text
+    assert text.lower().count("going back failed") == 1
+
+
+@pytest.mark.parametrize("documents", [{}, {"gpu_verdict": verdict()}], ids=["no verdict", "a good one"])
+def test_a_failed_restore_without_a_failed_proof(documents: Any) -> None:
+    made = record("a", outcome=restore_failed(), **documents)
+    assert made["code"] is None
+    assert made["message"] == "the error is in the output above. Going back failed: Port 8200 is taken."
+    text = _report_text.render_verdict([made], check=False)
+    assert "a: FAILED: the error is in the output above\n    -> going back failed: Port 8200 is taken." in text
+
+
+def test_a_failed_restore_without_a_reason() -> None:
+    made = record("a", gpu_verdict=verdict("failed", "DG404", "torch"), outcome={"status": "restore_failed"})
+    assert made["message"] == "the summary of failed. Going back failed: the error is in the output above"
+
+
+def test_the_outcome_holds_status_and_message_and_nothing_else() -> None:
+    made = record(outcome={"status": "restored", "message": "x", "restored": True, "more": 1})
+    assert made["outcome"] == {"status": "restored", "message": "x"}
+
+
+def test_a_host_that_left_the_run_without_a_word_may_have_lost_its_connection() -> None:
+    made = record(in_play=False)
+    assert made["result"] == "failed"
+    assert made["message"] == "left the run before it was proven (connection lost or a task failed); the output above says why"
+
+
 def test_a_blocked_plan_explains_itself() -> None:
     made = record(gpu_plan=plan("blocked", blocked=[{"code": "DG702", "message": "does not fit", "remedy": "leave it out"}]))
     assert (made["code"], made["message"], made["remedy"]) == ("DG702", "does not fit", "leave it out")
@@ -184,7 +227,7 @@ JSON = st.recursive(
 
 @given(
     st.dictionaries(st.sampled_from(("nvidia", "gpu_plan", "gpu_verdict")), JSON),
-    st.none() | st.dictionaries(st.sampled_from(("status", "message", "restored")), JSON),
+    st.none() | st.dictionaries(st.sampled_from(("status", "message")), JSON | st.sampled_from(("failed", "restore_failed"))),
     st.booleans(),
 )
 def test_facts_of_any_form_make_a_record_that_is_not_good(documents: Any, outcome: Any, in_play: bool) -> None:
@@ -327,7 +370,7 @@ def test_the_table_reads_like_this() -> None:
             "t4-470",
             nvidia=nvidia("Tesla T4", driver="470.256.02", cuda="11.4"),
             gpu_verdict=verdict("failed", "DG404", "torch"),
-            outcome={"status": "restored", "message": "the proof failed", "restored": True},
+            outcome={"status": "restored", "message": "the proof failed"},
         ),
         unreachable("gone-1"),
     ]
