@@ -9,7 +9,6 @@ This is private to difyops.gpu.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
@@ -251,8 +250,7 @@ def health(case: Case, link: Link) -> Link:
     expected, name = link.expected + " and healthy", case.evidence.container_name
     if health == "starting":
         seen = f"still starting after {case.evidence.health_waited_s:.0f} s"
-        link = failed("engine", expected, seen, "DG207", container=name)
-        return replace(link, remedy=f"{link.remedy} (dify_health_timeout in the playbook)")
+        return failed("engine", expected, seen, "DG207", container=name)
     said = _health_output(case)
     return failed("engine", expected, f"running, {health}{f': {said}' if said else ''}", "DG206", container=name)
 

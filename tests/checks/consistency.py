@@ -114,7 +114,7 @@ def names() -> Iterator[str]:
 def _machine_paths() -> Iterator[Path]:
     system = {"", "root", "home", "tmp", "opt", "srv", "usr", "var", "src", "builds"}
     for path in (ROOT, ROOT.parent, Path.home()):
-        # Plain system folders may be named, /root/ of a container included.
+        # Plain system folders may be named: the home of root inside a container is one.
         if len(path.parts) > 2 or path.name not in system:
             yield path
 
