@@ -49,10 +49,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 class Site:
     """A fleet and the means to run Ansible on it."""
 
-    def __init__(self, inventory: list[str], scratch: Path) -> None:
+    def __init__(self, inventory: list[str], scratch: Path, bin_folder: Path | None = None) -> None:
         self.inventory = inventory
         self.scratch = scratch
-        self.bin = Path(sys.executable).parent
+        self.bin = bin_folder or Path(sys.executable).parent
         self.known: dict[str, dict[str, Any]] = {}
 
     def _environment(self, **extra: str) -> dict[str, str]:
@@ -133,6 +133,15 @@ class Site:
         path = self.scratch / f"hosts-{len(list(self.scratch.glob('hosts-*')))}.json"
         path.write_text(json.dumps({"dify_gpu": {"hosts": hosts}}))
         return path
+
+
+@pytest.fixture(scope="session")
+def oldest(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Return the same fleet, driven by the oldest ansible-core that meta/runtime.yml allows."""
+    folder = tmp_path_factory.mktemp("oldest")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([folder / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "ansible-core==2.16.*"], check=True)
+    return Site(site.inventory, folder, folder / "venv/bin")
 
 
 @pytest.fixture(scope="session")

@@ -222,6 +222,19 @@ def test_an_image_is_pulled_from_the_registry_by_its_digest(site: Site, registry
     assert back.records["a10-535"]["image"] == "difyops/dify-gpu:web-server-cuda12.6-v0.1.0"
 
 
+# --- the oldest ansible-core ----------------------------------------------------------------------------------------
+
+def test_the_oldest_core_deploys_proves_and_then_changes_nothing(oldest: Site, site: Site) -> None:
+    run = oldest.play(dify_environment={"LOG_LEVEL": "debug"})
+    assert run.rc == 0, run.output
+    assert all(run.recap(host)["changed"] > 0 for host in HOSTS)
+    again = oldest.play(dify_environment={"LOG_LEVEL": "debug"})
+    assert again.rc == 0, again.output
+    assert [again.recap(host)["changed"] for host in HOSTS] == [0, 0, 0], again.output
+    assert [again.records[host]["verdict"]["overall"] for host in HOSTS] == ["cpu", "proven", "proven"]
+    assert site.play().rc == 0
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 BAD_INPUT = {
