@@ -178,6 +178,16 @@ def test_a_run_that_was_killed_before_the_proof_is_finished_by_the_next(site: Si
     assert "cuda11.8" in site.command("t4-470", "docker ps --format '{{.Image}} {{.Status}}' | grep healthy")
 
 
+def test_when_going_back_fails_too_nothing_pretends_to_work(site: Site) -> None:
+    site.command("t4-470", "docker images --format '{{.Repository}}:{{.Tag}}' | grep ':proven-' | xargs docker rmi")
+    run = site.play("--limit", "t4-470", dify_image_variant="cuda12.6", dify_image_force=True)
+    record = run.records["t4-470"]
+    assert record["outcome"]["status"] == "restore_failed"
+    assert record["verdict"]["code"] == "DG404" and "No such image" in record["message"], record["message"]
+    assert site.command("t4-470", "docker ps -q") == "", "the service that failed its proof was stopped"
+    assert site.play("--limit", "t4-470").records["t4-470"]["verdict"]["overall"] == "proven"
+
+
 def test_after_it_the_fleet_is_as_it_was(site: Site) -> None:
     run = site.play()
     assert run.rc == 0, run.output
