@@ -20,7 +20,7 @@ SIMHOST := tests/simhost/simhost
 DEMO_FLEET := tests/simhost/fleets/demo.json
 MODULES_FILE := .build/module_executions.jsonl
 # What the simulated fleet is made with: package=what shows that it is there.
-FLEET_PACKAGES := debootstrap=debootstrap gcc=gcc libc6-dev=/usr/include/stdio.h openssh-client=ssh
+FLEET_PACKAGES := debootstrap=debootstrap debian-archive-keyring=/usr/share/keyrings/debian-archive-keyring.gpg gcc=gcc libc6-dev=/usr/include/stdio.h openssh-client=ssh
 DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 
 # What a user of the collection gets. Folders are in the list because a removed file shows only there.
