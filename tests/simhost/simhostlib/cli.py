@@ -56,6 +56,7 @@ def _purge() -> None:
         own = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={_images.REPOSITORY}/*").split()
         for name in [*own, _images.PYTHON_IMAGE, _images.CUDA_IMAGE]:
             docker("image", "rm", name, check=False)
+        docker("image", "prune", "--force", "--filter", "label=org.difyops.simhost.stage", check=False)
     stop_own_engine()
     shutil.rmtree(cache())
 
