@@ -157,8 +157,8 @@ ansible_facts:
           type: list
           elements: dict
           sample:
-            - name: dify-gpu-image-1
-              service: image
+            - name: dify-gpu-dify-gpu-1
+              service: dify-gpu
               id: 1f3870be274f6c49b3e31a0c6728957f6c49b3e31a0c6728957f1f3870be274f
               image: difyops/dify-gpu:web-server-cuda12.6-v0.1.0
               image_id: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae

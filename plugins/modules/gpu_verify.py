@@ -88,7 +88,7 @@ seealso:
 EXAMPLES = r"""
 - name: Prove that the service computes on the GPU
   difyops.gpu.gpu_verify:
-    container: dify-gpu-image-1
+    container: dify-gpu-dify-gpu-1
     facts: "{{ ansible_facts['nvidia'] }}"
     mode: "{{ ansible_facts['gpu_plan']['mode'] }}"
     variant: "{{ ansible_facts['gpu_plan']['image']['variant'] }}"
@@ -157,7 +157,7 @@ ansible_facts:
           description: The container, with C(name), C(id), C(image) and C(image_id), which are null when there is none.
           returned: always
           type: dict
-          sample: {name: dify-gpu-image-1, id: c0ffee, image: "difyops/dify-gpu:web-server-cuda12.6-v0.1.0", image_id: "sha256:beef"}
+          sample: {name: dify-gpu-dify-gpu-1, id: c0ffee, image: "difyops/dify-gpu:web-server-cuda12.6-v0.1.0", image_id: "sha256:beef"}
         links:
           description:
             - The eleven links of the chain, always all of them and in this order, C(pci), C(bound), C(driver), C(nvml),
