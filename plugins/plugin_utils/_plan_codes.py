@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The codes of the decide phase, DG700 to DG799.
 
-DG70x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
+DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
 Every code has an entry in docs/diagnosis.md. A code never changes its meaning and is never used again for another.
 """
 
@@ -48,6 +48,9 @@ NO_CDI_SPEC = "DG725"
 OTHER_ENGINE = "DG726"
 NO_BUILDX = "DG727"
 DIFY_NOT_READABLE = "DG730"
+
+OUTSIDE_CUDA_RANGE = "DG740"
+FEATURE_MISSING = "DG741"
 
 BRANCH_ENDED = "DG750"
 TOOLKIT_UNSAFE = "DG751"
@@ -125,6 +128,14 @@ CODES: dict[str, Code] = {
         "install docker-buildx (docker-buildx-plugin from Docker's own repository), or use an image that is pulled",
     ),
     DIFY_NOT_READABLE: Code("The state of the service could not be read", "look at the engine on the host, then run again"),
+    OUTSIDE_CUDA_RANGE: Code(
+        "The CUDA of the variant is outside the range that was asked for",
+        "widen min_cuda and max_cuda (dify_image_min_cuda, dify_image_max_cuda), or name the variant in variant (dify_image_variant)",
+    ),
+    FEATURE_MISSING: Code(
+        "The variant or the GPU lacks a feature that was asked for",
+        "take the feature out of require_features (dify_image_require_features), or use another GPU or image",
+    ),
     BRANCH_ENDED: Code("The driver branch is past its end of life", "plan an upgrade to a supported branch, 580 for the longest support"),
     TOOLKIT_UNSAFE: Code("The container toolkit has a known container escape", "upgrade its four packages to 1.19.1 or newer"),
     TOOLKIT_MIXED: Code("The container toolkit's packages have different versions", "install all four packages in the same version"),
