@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CDI specifications of a host: which devices a container engine finds in them, and for which driver they are.
+"""The CDI specifications of a host: which devices a container engine finds in them, and whether they are true today.
 
 This is private to difyops.gpu.
 """
@@ -11,109 +11,136 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _sysfs
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts
+from ansible_collections.difyops.gpu.plugins.module_utils._sysfs import Facts
 
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _LIBRARY = re.compile(r"/lib(?:nvidia-ml|cuda)\.so\.([0-9]{3}\.[0-9]{1,3}(?:\.[0-9]{1,3})?)\b")
-_LIMIT = 4 * 1024 * 1024
+_HOST_PATH = re.compile(r"""\b(?:hostPath|path)["']?\s*:\s*["']?(/[^"'\s,}#]+)""")
+_FLOW = "its devices are not in block style, the only style of YAML that is read here."
+_KIND = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class SpecError(Exception):
-    """A file is no CDI specification. Its text is a sentence."""
+    """A file is no CDI specification that can be read. Its text is a sentence."""
 
 
-def specs(root: str, directories: Sequence[str], loaded: str | None) -> list[Facts]:
-    """Return every CDI specification in the directories. ``loaded`` is the version of the loaded driver, if any."""
-    return [_spec(root, path, loaded) for directory in directories for path in _files(root, directory)]
+class Now(NamedTuple):
+    """What specifications have to agree with: the version of the loaded driver, and the GPU facts."""
+
+    driver: str | None
+    gpus: Sequence[Facts]
 
 
-def _files(root: str, directory: str) -> Iterator[str]:
-    for name in _sysfs.listing(root, directory.lstrip("/")):
-        if name.endswith((".json", ".yaml")):
-            yield os.path.join(directory, name)
+def specs(root: str, directories: Sequence[str], now: Now) -> list[Facts]:
+    """Return every CDI specification in the directories, the last of which has priority."""
+    found = []
+    seen = set()
+    for directory in directories:
+        place = os.path.realpath(os.path.join(root, directory.lstrip("/")))
+        if place not in seen:  # /run/cdi and /var/run/cdi are one
+            found += [
+                _spec(root, os.path.join(directory, name), now) for name in _sysfs.listing(place) if name.endswith((".json", ".yaml"))
+            ]
+        seen.add(place)
+    for number, spec in enumerate(found):
+        # A device that two files of one directory define is in conflict, and an engine takes it from neither.
+        here = os.path.dirname(spec["path"])
+        rivals = [other for other in found[:number] if os.path.dirname(other["path"]) == here] + found[number + 1 :]
+        taken = {device for other in rivals if other["kind"] == spec["kind"] for device in other["devices"]}
+        spec["shadowed"] = [device for device in spec["devices"] if device in taken]
+    return found
 
 
-def _spec(root: str, path: str, loaded: str | None) -> Facts:
-    facts: Facts = {
-        "path": path,
-        "kind": None,
-        "devices": [],
-        "driver_version": None,
-        "stale": None,
-        "reasons": [],
-        "error": None,
-    }
+def _spec(root: str, path: str, now: Now) -> Facts:
+    nothing: Facts = dict.fromkeys(("kind", "driver_version", "stale", "error"))
+    facts = {"path": path, **nothing, "devices": [], "reasons": [], "shadowed": []}
     try:
         with open(os.path.join(root, path.lstrip("/")), encoding="utf-8") as file:
-            text = file.read(_LIMIT)
+            text = file.read(4 * 1024 * 1024)
         facts["kind"], facts["devices"] = parse(text)
     except OSError as error:
         facts["error"] = f"{path} cannot be read: {error.strerror}."
     except (SpecError, UnicodeDecodeError) as error:
         facts["error"] = f"{path} is not a CDI specification: {error}"
     else:
-        library = _LIBRARY.search(text)
-        if library:
-            facts["driver_version"] = library[1]
-            if loaded:
-                facts["stale"] = library[1] != loaded
-        if facts["stale"]:
-            facts["reasons"] = [f"made for driver {library[1] if library else None}, loaded is {loaded}"]
+        if facts["kind"].startswith("nvidia.com/"):
+            library = _LIBRARY.search(text)
+            facts["driver_version"] = library and library[1]
+            facts["reasons"] = differences(root, text, facts, now)
+            facts["stale"] = bool(facts["reasons"]) if facts["reasons"] or (now.driver and library) else None
     return facts
+
+
+def differences(root: str, text: str, facts: Facts, now: Now) -> list[str]:
+    """Return in what a specification is not that of today's driver and devices. Only one with all has to be complete."""
+    reasons = []
+    made_for, devices = facts["driver_version"], facts["devices"]
+    if made_for and now.driver and made_for != now.driver:
+        reasons.append(f"made for driver {made_for}, loaded is {now.driver}")
+    paths = dict.fromkeys(_HOST_PATH.findall(text))
+    reasons += [f"names {path}, which is not there" for path in paths if not os.path.lexists(os.path.join(root, path.lstrip("/")))][:3]
+    if "all" in devices:
+        reasons += [f"lacks {node}" for node in _sysfs.nodes(root) if node not in paths]
+    if any(gpu["uuid"] for gpu in now.gpus):
+        parts = [(f"{gpu['index']}:{part['index']}", part["uuid"]) for gpu in now.gpus for part in (gpu["mig"] or {}).get("devices") or []]
+        known = {gpu["uuid"] for gpu in now.gpus}.union(*parts)
+        reasons += [f"names the device {name}, which is not there" for name in devices if _is_telling(name) and name not in known]
+        reasons += [
+            f"lacks the MIG device {name}" for name, uuid in parts if "all" in devices and name not in devices and uuid not in devices
+        ]
+    return reasons
+
+
+def _is_telling(name: str) -> bool:
+    """Say whether a name is that of one GPU or MIG device: a UUID, or the numbers of both."""
+    return re.match("(GPU|MIG)-|[0-9]+:[0-9]+$", name) is not None
 
 
 def parse(text: str) -> tuple[str, list[str]]:
     """Return kind and device names of a specification in JSON or YAML. Raises SpecError."""
     if text.lstrip().startswith("{"):
         try:
-            return _understand(json.loads(text))
-        except (ValueError, RecursionError) as error:
+            document: Any = json.loads(text)
+            kind, names = str(document.get("kind")), [str(device["name"]) for device in document.get("devices") or []]
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
             raise SpecError(f"broken JSON ({error}).") from error
-    try:
-        import yaml
-    except ImportError:
-        return scan(text)
-    try:
-        return _understand(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"broken YAML ({' '.join(str(error).split())[:200]}).") from error
-
-
-def _understand(document: Any) -> tuple[str, list[str]]:
-    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+    else:
+        kind, names = scan(text)
+    if not _KIND.fullmatch(kind):
         raise SpecError("it names no kind.")
-    devices = document.get("devices")
-    if devices is not None and not isinstance(devices, list):
-        raise SpecError("its devices are not a list.")
-    return document["kind"], [str(device["name"]) for device in devices or [] if isinstance(device, dict) and "name" in device]
+    return kind, names
 
 
 def scan(text: str) -> tuple[str, list[str]]:
-    """Return the same for YAML in block style without a YAML library: what nvidia-ctk writes, and what people write.
+    """Return the same for YAML in block style, which nvidia-ctk writes, and most people: no YAML library may be there.
 
     Only two things matter: the top-level ``kind``, and ``name`` directly below an item of the top-level ``devices``.
     """
-    kind, names, inside, item, column = None, [], False, -1, -1
+    kind, names, inside, item, column = "", [], False, -1, -1
     for line in text.splitlines():
         match = re.match(r"^( *)((?:- +)?)([A-Za-z]+):(?: +(.*?))?\s*$", line)
         if not match:
+            flow = re.match(r"^( *)- +[{&*\[!]", line)
+            if inside and flow and item in (-1, len(flow[1])):
+                raise SpecError(_FLOW)
             continue
         indent, key_column = len(match[1]), len(match[1]) + len(match[2])
+        value = _scalar(match[4])
         if key_column == 0:
             inside, item = match[3] == "devices", -1
             if match[3] == "kind":
-                kind = _scalar(match[4])
+                kind = value
+            elif inside and value not in ("", "[]"):
+                raise SpecError(_FLOW)
         elif inside:
             if match[2] and item in (-1, indent):  # an item of the list itself, not of one within
                 item, column = indent, key_column
             if key_column == column and match[3] == "name":
-                names.append(_scalar(match[4]))
-    if not kind:
-        raise SpecError("it names no kind.")
+                names.append(value)
     return kind, [name for name in names if name]
 
 
@@ -125,12 +152,6 @@ def _scalar(text: str | None) -> str:
 
 def runtime_mode(text: str) -> str | None:
     """Return the mode in the configuration of NVIDIA's container runtime (TOML); None when it is not set there."""
-    section = ""
-    for line in text.splitlines():
-        header = re.match(r"^\s*\[([^\]]+)\]\s*(?:#.*)?$", line)
-        if header:
-            section = header[1].strip()
-        match = re.match(r"""^\s*mode\s*=\s*["']([^"']*)["']""", line)
-        if match and section == "nvidia-container-runtime":
-            return match[1] or None
-    return None
+    section = re.search(r"^\s*\[nvidia-container-runtime\]([^[]*)", text, re.MULTILINE)
+    mode = re.search(r"""^\s*mode\s*=\s*["']([^"']+)["']""", section[1], re.MULTILINE) if section else None
+    return mode and mode[1]

@@ -40,6 +40,7 @@ class Evidence:
     engine_error: str | None = None  # sentence, when the engine could not be asked
     exec_error: str | None = None  # sentence, when the engine would not start the probe
     probe: ProbeReport | None = None  # None when there was no container to run it in
+    settled: bool = False  # the service was up and healthy when the probe looked at its processes
     health_wanted: bool = True
     health_waited_s: float = 0.0
 
@@ -73,11 +74,18 @@ class Case:
     def probe(self) -> ProbeReport:
         return self.evidence.probe or ProbeReport()
 
+    @property
+    def bound(self) -> list[Mapping[str, Any]]:
+        """The GPUs that NVIDIA's driver holds."""
+        return [gpu for gpu in self.gpus if gpu.get("bound_driver") == "nvidia"]
+
     def fact(self, *path: str) -> Any:
         return dig(self.evidence.facts, *path)
 
     def environment(self, name: str) -> str:
-        return str(dig(self.probe.stage("python"), "environment", name) or "not set")
+        """Return a variable of the container as words; an empty one is told apart, since it hides every GPU."""
+        value = dig(self.probe.stage("python"), "environment", name)
+        return "not set" if value is None else str(value) or "empty"
 
 
 def dig(document: Any, *path: str) -> Any:

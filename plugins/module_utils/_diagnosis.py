@@ -135,6 +135,42 @@ _TABLE = (
         "What only root may read is null, which can hide a fault.",
         "gather facts with become: true",
     ),
+    Diagnosis(
+        "DG117",
+        "The fabric manager does not serve the NVSwitches",
+        "GPUs joined by NVSwitch need the fabric manager in exactly the driver's version; it is missing, not running or of another one.",
+        "install nvidia-fabricmanager in the version of the loaded driver, then run systemctl enable --now nvidia-fabricmanager",
+    ),
+    Diagnosis(
+        "DG118",
+        "The kernel that boots next has no NVIDIA module",
+        "Another kernel is to start at the next boot, and no NVIDIA module was built for it: the GPUs are gone after that boot.",
+        "build the module for {kernel} (dkms autoinstall -k {kernel}, or the package of modules for that kernel) before the next reboot",
+    ),
+    Diagnosis(
+        "DG119",
+        "A reboot is pending",
+        "Something that was installed or configured takes effect at the next boot only.",
+        "reboot when the host is free; what asks for it: {reasons}",
+    ),
+    Diagnosis(
+        "DG120",
+        "MIG mode is on and no MIG device exists",
+        "A GPU in MIG mode without instances offers nothing that CUDA could compute on.",
+        "make instances (nvidia-smi mig -cgi <profile> -C -i {address}), or switch MIG off (nvidia-smi -i {address} -mig 0)",
+    ),
+    Diagnosis(
+        "DG121",
+        "A change of MIG mode is pending",
+        "MIG mode was switched, and the GPU was not reset since, so the old mode is still in force.",
+        "stop what uses the GPU and run nvidia-smi --gpu-reset -i {address}, or reboot the host",
+    ),
+    Diagnosis(
+        "DG122",
+        "The installed driver is not the loaded one",
+        "A driver was installed and the kernel still runs the one from before; the next boot or module load changes it.",
+        "reboot when the host is free, and until then start no new GPU containers: their libraries may be of the new version already",
+    ),
     # -- engine and container ------------------------------------------------------------------------------------
     Diagnosis(
         "DG201",
@@ -202,6 +238,49 @@ _TABLE = (
         "The container asks for its GPU through NVIDIA's runtime, and the engine has none of that name.",
         "install nvidia-container-toolkit and run nvidia-ctk runtime configure --runtime=docker, or ask for the GPU by CDI",
     ),
+    Diagnosis(
+        "DG212",
+        "The NVIDIA container toolkit is not installed",
+        "The host has a GPU and a container engine, and not the packages that bring the one into the other.",
+        "install nvidia-container-toolkit, all four packages in the same version, 1.19.1 or newer",
+    ),
+    Diagnosis(
+        "DG213",
+        "The container toolkit has a known container escape",
+        "Versions below 1.19.1 have known holes by which a container can take over the host, CVE-2024-0132, CVE-2025-23266 and "
+        "CVE-2026-24260 among them.",
+        "upgrade all four packages of the toolkit from {version} to 1.19.1 or newer",
+    ),
+    Diagnosis(
+        "DG214",
+        "A CDI specification is out of date",
+        "It was generated for another driver, or for GPUs and MIG devices that are not those of now.",
+        "generate it again with nvidia-ctk cdi generate --output={path}, then recreate the containers that use it",
+    ),
+    Diagnosis(
+        "DG215",
+        "A CDI specification cannot be read",
+        "A file in a CDI directory is no valid specification, so the engine ignores it or refuses every device.",
+        "read what is wrong with it ({error}), and generate it again or remove it: {path}",
+    ),
+    Diagnosis(
+        "DG216",
+        "Docker's configuration file is broken",
+        "The file daemon.json cannot be read or is no valid JSON: the engine will not start again with it.",
+        "repair the file before Docker is restarted; dockerd --validate --config-file {path} checks it",
+    ),
+    Diagnosis(
+        "DG217",
+        "The engine cannot give GPUs to containers",
+        "Docker has neither CDI switched on nor the nvidia runtime, so no container can have a GPU.",
+        'set {{"features": {{"cdi": true}}}} in /etc/docker/daemon.json (Docker 25 or newer) and restart Docker when the host is free',
+    ),
+    Diagnosis(
+        "DG218",
+        "A CDI device is defined twice",
+        "Two specifications describe the same device: the one of higher priority hides the other, or neither can be used.",
+        "keep one of the files: remove the old one, usually the copy in /etc/cdi; {path}",
+    ),
     # -- device and CUDA driver API ------------------------------------------------------------------------------
     Diagnosis(
         "DG301",
@@ -244,7 +323,7 @@ _TABLE = (
         "DG311",
         "CUDA sees no GPU (cuInit 100)",
         "The library works and finds no device it may use.",
-        "check the device files and the variables CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES of the container",
+        "check the container's device files and its variable CUDA_VISIBLE_DEVICES (here: {visible})",
     ),
     Diagnosis(
         "DG312",
@@ -268,14 +347,20 @@ _TABLE = (
     Diagnosis(
         "DG315",
         "The GPU system is not ready (cuInit 802)",
-        "GPUs joined by NVSwitch need the fabric manager, and it is not running or does not fit the driver.",
-        "install and start nvidia-fabricmanager in exactly the driver's version",
+        "GPUs joined by NVSwitch need the fabric manager in exactly the driver's version, and their fabric is not set up.",
+        "{action}",
     ),
     Diagnosis(
         "DG316",
         "libcuda is only a stub (cuInit 34)",
         "The image carries the linker's stub of libcuda, and it was found before the driver's library.",
         "remove the CUDA stubs directory from LD_LIBRARY_PATH of the image",
+    ),
+    Diagnosis(
+        "DG317",
+        "MIG is on and the container has no MIG device",
+        "A GPU in MIG mode computes through its MIG devices only, and CUDA in the container reaches none.",
+        "{action}",
     ),
     Diagnosis(
         "DG320",
@@ -340,6 +425,37 @@ _TABLE = (
         "The CUDA driver API lists more devices than torch.cuda.device_count().",
         "check CUDA_VISIBLE_DEVICES (here: {visible}); with MIG on, PyTorch uses one instance per process",
     ),
+    Diagnosis(
+        "DG410",
+        "ONNX Runtime has no CUDA provider",
+        "The image has ONNX Runtime's build for the CPU, so what it serves through ONNX Runtime never uses the GPU.",
+        "install onnxruntime-gpu in place of onnxruntime (both at once hide each other), in a release for the image's CUDA",
+    ),
+    Diagnosis(
+        "DG411",
+        "ONNX Runtime fell back to the CPU",
+        "ONNX Runtime has the CUDA provider, could not use it, and would compute on the CPU with no more than a line in the log.",
+        "bring the CUDA and cuDNN libraries that this release needs into the image; it said: {error}",
+    ),
+    Diagnosis(
+        "DG412",
+        "TensorRT cannot start",
+        "The image has TensorRT, and its builder or runtime cannot be made on this GPU.",
+        "check that this TensorRT supports the GPU's compute capability and the driver's CUDA; it said: {error}",
+    ),
+    Diagnosis(
+        "DG413",
+        "ONNX Runtime does not work",
+        "ONNX Runtime cannot be imported, ended, or computed a wrong product with its CUDA provider.",
+        "repair or rebuild the image's ONNX Runtime; it said: {error}",
+    ),
+    Diagnosis(
+        "DG414",
+        "PyTorch and the CUDA libraries do not fit together",
+        "PyTorch got CUDA libraries of another major version than its own, or lacks one that it was built against.",
+        "rebuild the image with the libraries of one wheel index, and take other CUDA directories out of LD_LIBRARY_PATH ({path}); "
+        "what was found: {found}",
+    ),
     # -- the computation -------------------------------------------------------------------------------------------
     Diagnosis(
         "DG501",
@@ -402,12 +518,30 @@ _TABLE = (
         "A part of what the probe reports did not arrive or cannot be read, so the link it is about was not tested.",
         "verify again; if it stays, see whether something in the container's start-up ends or rewrites programs run by docker exec",
     ),
+    Diagnosis(
+        "DG511",
+        "The computation ran silently on the CPU",
+        "PyTorch was told to compute on the GPU and computed on another device without an error.",
+        "see what replaces or patches PyTorch's devices in this image (start-up files such as sitecustomize, environment variables)",
+    ),
+    Diagnosis(
+        "DG512",
+        "No process of the container uses the GPU",
+        "The GPU works in the container, and none of its own processes has it open: the service may compute on the CPU without a word.",
+        "read docker logs {container} for a fallback to the CPU, and restart the service: it may have started before the GPU was ready",
+    ),
     # -- speed -----------------------------------------------------------------------------------------------------
     Diagnosis(
         "DG601",
         "The GPU is slower than the CPU",
         "The result is right, but the GPU took longer than the container's CPU for the same product.",
         "check clocks, power limit and temperature (nvidia-smi -q -d PERFORMANCE,CLOCK), and whether a MIG slice is meant to be this small",
+    ),
+    Diagnosis(
+        "DG602",
+        "The GPU is far slower than its class",
+        "The result is right, and the rate is below a tenth of what a GPU of this kind does in theory.",
+        "check power limit, temperature and clocks while it computes (nvidia-smi -q -d PERFORMANCE,POWER,TEMPERATURE,CLOCK)",
     ),
 )
 

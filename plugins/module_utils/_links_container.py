@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The links inside the container, judged by what the probe reported: device, cuda, torch, kernel, speed.
+"""The links inside the container below PyTorch, judged by what the probe reported: device and cuda.
 
 This is private to difyops.gpu.
 """
@@ -9,12 +9,11 @@ This is private to difyops.gpu.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
     Case,
-    Expected,
     Link,
     broken,
     dig,
@@ -27,15 +26,8 @@ from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
     skipped,
     unsaid,
     untested,
-    version_tuple,
 )
 from ansible_collections.difyops.gpu.plugins.module_utils._probe import could_not_start
-
-# First driver of each CUDA major version, and the last CUDA release of the majors that are complete. Within a major, every
-# release runs on every driver from the first one on (minor-version compatibility).
-# Source: NVIDIA, CUDA Toolkit release notes, tables 2 and 3 (CUDA 13.2 Update 2).
-MAJOR_FLOORS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
-LAST_RELEASES = {11: "11.8", 12: "12.9"}
 
 # A hang here is the GPU's or the driver's fault. A slow start of Python or a slow import only leaves things untested.
 _GPU_STAGES = ("nodes", "libcuda", "cuinit", "devices", "torch_cuda")
@@ -48,7 +40,8 @@ _STAGE_LINKS = {
     "torch_cuda": "torch",
     "cpu": "kernel",
 }
-_CUINIT_CODES = {34: "DG316", 100: "DG311", 802: "DG315", 803: "DG312", 804: "DG313", 999: "DG314"}
+_NO_DEVICE, _SYSTEM_NOT_READY = 100, 802
+_CUINIT_CODES = {34: "DG316", _NO_DEVICE: "DG311", _SYSTEM_NOT_READY: "DG315", 803: "DG312", 804: "DG313", 999: "DG314"}
 
 
 def outside(case: Case, link: str, expected: str) -> Link | None:
@@ -154,298 +147,68 @@ def cuda(case: Case) -> Link:
     if init is None:
         return unsaid(case, "cuda", expected)
     if init.get("code") != 0:
-        return _cuinit(expected, init)
+        return _cuinit(case, expected, init, library.get("path"))
     if devices is None:
         return unsaid(case, "cuda", expected)
     count = number(devices.get("count"))
     seen = f"cuInit 0, CUDA {devices.get('cuda_version')}, {plural(count, 'GPU')}"
+    if count == 0 and _mig_on(case):
+        return _without_mig_device(case, expected, seen)
     if count < max(case.wanted, 1):
         visible = case.environment("CUDA_VISIBLE_DEVICES")
         return failed("cuda", expected, seen, "DG320", visible=visible)
     return ok("cuda", expected, seen)
 
 
-def _cuinit(expected: str, init: Mapping[str, Any]) -> Link:
+def _cuinit(case: Case, expected: str, init: Mapping[str, Any], library: Any) -> Link:
     status = init.get("code")
     name = str(init.get("name") or init.get("error") or f"code {status}")
     seen = f"cuInit {status} ({name})" if status is not None else f"cuInit: {name}"
-    return failed("cuda", expected, seen, _CUINIT_CODES.get(number(status), "DG310"), name=name)
-
-
-def torch(case: Case) -> Link:
-    expected = _torch_expected(case.expected)
-    if (link := outside(case, "torch", expected)) is not None:
-        return link
-    found = _torch_import(case, expected)
-    if found is not None:
-        return found
-    build, state = case.probe.stage("torch") or {}, case.probe.stage("torch_cuda")
-    if case.expected.mode == "gpu" and not build.get("cuda"):
-        maker = f"ROCm {build['hip']}" if build.get("hip") else "no CUDA"
-        return failed("torch", expected, f"torch {build.get('version')}, built with {maker}", "DG403")
-    if state is None:
-        return unsaid(case, "torch", expected)
-    if case.expected.mode != "gpu":
-        return _torch_on_cpu(case, expected, build, state)
-    if not state.get("available"):
-        return _torch_unavailable(case, expected, build, state)
-    return _torch_available(case, expected, build, state)
-
-
-def _torch_expected(expected: Expected) -> str:
-    build = f"torch {expected.torch}" if expected.torch else "torch"
-    if expected.mode != "gpu":
-        return f"{build} without CUDA"
-    return f"{build} with CUDA {expected.cuda} finds the GPU" if expected.cuda else f"{build} finds the GPU"
-
-
-def _torch_import(case: Case, expected: str) -> Link | None:
-    build = case.probe.stage("torch")
-    if build is None:
-        return unsaid(case, "torch", expected)
-    if not build.get("error"):
-        return None
-    if not case.probe.torch_found:
-        return failed("torch", expected, "no package torch", "DG401")
-    return failed("torch", expected, str(build["error"]), "DG402", error=build["error"])
-
-
-def _build_seen(build: Mapping[str, Any]) -> str:
-    return f"torch {build.get('version')}, CUDA {build.get('cuda')}"
-
-
-def _torch_on_cpu(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
-    if state.get("available"):
-        return failed("torch", expected, f"{_build_seen(build)}, is_available() True", "DG408")
-    if case.expected.torch and not same_release(build.get("version"), case.expected.torch):
-        return failed(
-            "torch", expected, f"torch {build.get('version')}", "DG407", planned=f"torch {case.expected.torch}"
-        )
-    if state.get("available") is not False:
-        seen = state.get("error") or "the probe did not report whether CUDA is in use"
-        return untested("torch", expected, str(seen), "DG510")
-    return ok("torch", expected, f"torch {build.get('version')}, computes on the CPU")
-
-
-def _torch_unavailable(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
-    served = (case.probe.stage("devices") or {}).get("cuda_version") or case.fact("driver", "cuda_version")
-    seen = f"{_build_seen(build)}, is_available() False, driver serves CUDA {served}"
-    words = [str(word) for word in [state.get("reason"), *items(state.get("warnings")), state.get("error")] if word]
-    too_old = any("driver on your system is too old" in word for word in words)
-    if version_tuple(build.get("cuda"))[:1] > (version_tuple(served)[:1] or (10**6,)) or too_old:
-        return _driver_too_old(case, expected, seen, str(build.get("cuda")), served)
-    if reason := broken(case, "cuda"):
-        return skipped("torch", expected, f"{_build_seen(build)}; {reason}")
     visible = case.environment("CUDA_VISIBLE_DEVICES")
-    return failed("torch", expected, seen, "DG405", error=words[0] if words else "nothing", visible=visible)
+    if status == _NO_DEVICE and visible == "not set" and _mig_on(case):
+        return _without_mig_device(case, expected, seen)
+    if status == _NO_DEVICE and visible != "not set":
+        seen = f"{seen}, CUDA_VISIBLE_DEVICES is {visible}"
+    code = _CUINIT_CODES.get(number(status), "DG310")
+    if code in ("DG312", "DG313") and library:
+        seen = f"{seen}, library {library}"
+    if status == _SYSTEM_NOT_READY:
+        state, action = _fabric(case)
+        return failed("cuda", expected, f"{seen}, {state}", code, action=action)
+    return failed("cuda", expected, seen, code, name=name, visible=visible)
 
 
-def highest_cuda(served: Any) -> str:
-    """Return the newest CUDA release that a driver serves which says ``served``, minor-version compatibility included."""
-    numbers = version_tuple(served)
-    if not numbers:
-        return "unknown"
-    if numbers[0] < min(MAJOR_FLOORS):
-        return str(served)  # before CUDA 11 each release needed its own driver
-    return LAST_RELEASES.get(numbers[0], f"{numbers[0]}.x")
+def _mig_on(case: Case) -> list[Mapping[str, Any]]:
+    """The GPUs in MIG mode, which CUDA reaches through their MIG devices only."""
+    return [gpu for gpu in case.bound if dig(gpu, "mig", "current") is True]
 
 
-def _driver_too_old(case: Case, expected: str, seen: str, cuda: str, served: Any) -> Link:
-    major = (version_tuple(cuda) or (0,))[0]
-    return failed(
-        "torch",
-        expected,
-        seen,
-        "DG404",
-        highest=highest_cuda(served),
-        driver=case.fact("driver", "loaded", "version") or "of this host",
-        floor=MAJOR_FLOORS.get(major, f"the one of CUDA {cuda}"),
-        cuda=cuda,
-    )
-
-
-def _torch_available(case: Case, expected: str, build: Mapping[str, Any], state: Mapping[str, Any]) -> Link:
-    seen = f"{_build_seen(build)}, {plural(number(state.get('count')), 'GPU')}"
-    if state.get("error"):
-        return failed("torch", expected, f"{seen}: {state['error']}", "DG405", error=state["error"], visible="?")
-    archs = [str(arch) for arch in items(state.get("archs"))]
-    served = (case.probe.stage("devices") or {}).get("cuda_version")
-    for device in mappings(state.get("devices")):
-        capability = str(dig(device, "compute_capability"))
-        if not runs_on(archs, capability, build.get("cuda"), served):
-            seen = f"{_build_seen(build)}, compiled for {' '.join(archs) or 'nothing'}; the GPU is {capability}"
-            return failed("torch", expected, seen, "DG406", capability=capability, archs=" ".join(archs) or "none")
-    if number(state.get("count")) < max(case.wanted, 1):
-        return failed("torch", expected, seen, "DG409", visible=case.environment("CUDA_VISIBLE_DEVICES"))
-    planned = case.expected
-    if planned.cuda and version_tuple(build.get("cuda"))[:2] != version_tuple(planned.cuda)[:2]:
-        return failed("torch", expected, seen, "DG407", planned=f"variant {planned.variant} with CUDA {planned.cuda}")
-    if planned.torch and not same_release(build.get("version"), planned.torch):
-        return failed("torch", expected, seen, "DG407", planned=f"torch {planned.torch}")
-    return ok("torch", expected, seen)
-
-
-def same_release(seen: Any, planned: Any) -> bool:
-    """Whether a PyTorch is the planned one; a local part as in 2.14.1+cu126 does not count."""
-    return str(seen).partition("+")[0] == str(planned).partition("+")[0]
-
-
-def runs_on(archs: Sequence[str], capability: str, torch_cuda: Any, driver_cuda: Any) -> bool:
-    """Whether code compiled for ``archs`` (PyTorch's arch list) runs on a GPU of this compute capability.
-
-    Machine code (sm_) runs within its major version on the same or a higher minor; PTX (compute_) on the same or a
-    higher capability, when the driver is not older than the toolkit that made it. With suffix a: that very capability
-    only; with suffix f: its family, which is the major version.
-    """
-    gpu = version_tuple(capability)
-    if len(gpu) < 2:
-        return True  # nothing to compare with: the computation itself will tell
-    jit = not version_tuple(driver_cuda) or version_tuple(driver_cuda)[:2] >= version_tuple(torch_cuda)[:2]
-    return any(_arch_runs(arch, gpu[:2], jit) for arch in archs)
-
-
-def _arch_runs(arch: str, gpu: tuple[int, ...], jit: bool) -> bool:
-    match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
-    if match is None:
-        return False
-    target = (int(match.group(2)), int(match.group(3)))
-    if match.group(4) == "a":
-        fits = gpu == target
-    elif match.group(1) == "sm" or match.group(4) == "f":
-        fits = gpu[0] == target[0] and gpu >= target
+def _without_mig_device(case: Case, expected: str, seen: str) -> Link:
+    gpus = _mig_on(case)
+    bare = next((gpu for gpu in gpus if not items(dig(gpu, "mig", "devices"))), None)
+    if bare is not None:
+        seen = f"{seen}, MIG mode is on and {bare.get('pci_address')} has no MIG device"
+        action = f"make MIG devices on {bare.get('pci_address')} (nvidia-smi mig -lgip lists the profiles), or switch MIG off"
     else:
-        fits = gpu >= target
-    return fits and (match.group(1) == "sm" or jit)
+        seen = f"{seen}, MIG mode is on"
+        action = "give the container a MIG device (nvidia-ctk cdi list names them, such as nvidia.com/gpu=0:0)"
+    return failed("cuda", expected, seen, "DG317", action=f"{action}; then generate the CDI specification again and recreate the container")
 
 
-def kernel(case: Case) -> Link:
-    expected = "matrix product agrees with the CPU"
-    if (link := outside(case, "kernel", expected)) is not None:
-        return link
-    results = case.probe.kernels()
-    if not results:
-        return unsaid(case, "kernel", expected)
-    links = [_kernel_of(case, expected, result) for result in results]
-    for rank in ("failed", "skipped"):
-        for link in links:
-            if link.status == rank:
-                return link
-    if gap := _kernel_gap(case, results):
-        return untested("kernel", expected, gap, "DG510")
-    return ok("kernel", expected, "; ".join(link.seen for link in links))
-
-
-def _kernel_gap(case: Case, results: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return what is missing in results that are good as far as they go: one GPU proves nothing of another."""
-    visible = number(dig(case.probe.stage("torch_cuda"), "count"))
-    needed = max(case.wanted, visible, 1)
-    indexes = (result.get("index") for result in results)
-    computed = {index for index in indexes if isinstance(index, int) and 0 <= index < needed}
-    if len(computed) < needed:
-        return f"the probe reported a product on {len(computed)} of {plural(needed, 'GPU')}"
-    return _cut_off(case)
-
-
-def _cut_off(case: Case) -> str | None:
-    return None if case.probe.done else f"the probe ended before its end, with status {case.probe.rc}"
-
-
-def _kernel_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
-    index = result.get("index")
-    if result.get("error"):
-        return _kernel_error(case, expected, result)
-    seen = f"GPU {index}: relative error {_scientific(result.get('relative_error'))}"
-    if result.get("right") is not True:
-        return failed("kernel", expected, f"{seen}, allowed {_scientific(result.get('tolerance'))}", "DG502")
-    return ok("kernel", expected, seen)
-
-
-def _scientific(value: Any) -> str:
-    return f"{value:.1e}" if isinstance(value, (int, float)) else str(value)
-
-
-def _kernel_error(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
-    index, error, kind = result.get("index"), str(result["error"]), result.get("kind")
-    seen = f"GPU {index}: {error}"
-    device = _device_by_index(case, index)
-    mode, capability = device.get("compute_mode"), device.get("compute_capability")
-    if kind == "memory":
-        free = result.get("memory_free_mib")
-        return untested("kernel", expected, seen if free is None else f"{seen} ({free} MiB free)", "DG503")
-    if mode == "prohibited":
-        return failed("kernel", expected, seen, "DG505", index=index)
-    if kind == "busy" and mode == "exclusive_process":
-        return untested("kernel", expected, seen, "DG504")
-    if kind == "no_code":
-        archs = " ".join(map(str, items(dig(case.probe.stage("torch_cuda"), "archs"))))
-        return failed("kernel", expected, seen, "DG406", capability=capability, archs=archs)
-    if kind == "ptx":
-        return failed("kernel", expected, seen, "DG509", capability=capability)
-    return failed("kernel", expected, seen, "DG501", error=error)
-
-
-def _device_by_index(case: Case, index: Any) -> Mapping[str, Any]:
-    """What the driver API, or else the host, says about a GPU of the container."""
-    for device in mappings(dig(case.probe.stage("devices"), "devices")):
-        if device.get("index") == index and device.get("compute_mode"):
-            return device
-    same_order = [gpu for gpu in case.gpus if gpu.get("index") == index]
-    return same_order[0] if same_order else {}
-
-
-def speed(case: Case) -> Link:
-    expected = "faster than the container's CPU"
-    if reason := broken(case, "engine", "kernel"):
-        return skipped("speed", expected, reason)
-    judged = [_speed_of(case, expected, result) for result in case.probe.kernels()]
-    bad = [link for link in judged if link.status != "ok"]
-    return bad[0] if bad else ok("speed", expected, "; ".join(link.seen for link in judged))
-
-
-def _speed_of(case: Case, expected: str, result: Mapping[str, Any]) -> Link:
-    gpu_ms, cpu_ms = result.get("gpu_ms"), result.get("cpu_ms")
-    if not isinstance(gpu_ms, (int, float)) or not isinstance(cpu_ms, (int, float)) or gpu_ms <= 0:
-        return skipped("speed", expected, "not timed")
-    times = f"{_short(gpu_ms)} ms against {_short(cpu_ms)} ms on the CPU"
-    seen = f"GPU {result.get('index')}: {times} ({_short(cpu_ms / gpu_ms)} times as fast)"
-    if gpu_ms <= cpu_ms:
-        return ok("speed", expected, seen)
-    busy = _device_users(case, result.get("index"))
-    if busy:
-        return skipped("speed", expected, f"{seen}; not judged, because {busy}")
-    return failed("speed", expected, seen, "DG601")
-
-
-def _short(value: float) -> str:
-    """Return a number with three digits, or all of those before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _device_users(case: Case, index: Any) -> str | None:
-    """Why a slow GPU may be slow for an honest reason: only an idle one can be judged."""
-    gpu = next((gpu for gpu in case.gpus if gpu.get("index") == index), None)
-    if gpu is None:
-        return "the host does not say what else runs on it"
-    used, processes = gpu.get("memory_used_mib"), items(gpu.get("processes"))
-    if processes:
-        return f"{len(processes)} process(es) used the GPU"
-    if used is None:
-        return "the host does not say what else runs on it"
-    return None
-
-
-def kernel_cpu(case: Case) -> Link:
-    expected = "matrix product on the CPU is right"
-    if (link := outside(case, "kernel", expected)) is not None:
-        return link
-    result = case.probe.stage("cpu")
-    if result is None:
-        return unsaid(case, "kernel", expected)
-    if result.get("error"):
-        return failed("kernel", expected, str(result["error"]), "DG508", error=result["error"])
-    seen = f"relative error {_scientific(result.get('relative_error'))} on {result.get('device') or 'the CPU'}"
-    if result.get("right") is not True:
-        return failed("kernel", expected, seen, "DG508", error=seen)
-    if gap := _cut_off(case):
-        return untested("kernel", expected, gap, "DG510")
-    return ok("kernel", expected, seen)
+def _fabric(case: Case) -> tuple[str, str]:
+    """What is wrong with the fabric manager of this host, and what to do about it."""
+    manager = case.fact("driver", "fabric_manager")
+    version = case.fact("driver", "loaded", "version") or "of the loaded driver"
+    if dig(manager, "installed") is False:
+        return "the fabric manager is not installed", f"install nvidia-fabricmanager in version {version} and start it"
+    if dig(manager, "installed") and dig(manager, "matches_driver") is False:
+        seen = f"fabric manager {dig(manager, 'version')} beside driver {version}"
+        return seen, f"bring nvidia-fabricmanager to version {version}, exactly the driver's, and restart it"
+    if dig(manager, "installed") and dig(manager, "running") is False:
+        why = "read journalctl -u nvidia-fabricmanager if it ends again"
+        return "the fabric manager is not running", f"run systemctl enable --now nvidia-fabricmanager; {why}"
+    states = [str(state) for gpu in case.bound if (state := dig(gpu, "fabric", "state"))]
+    if "in_progress" in states or "not_started" in states:
+        return "the NVLink fabric is still being set up", "wait a minute and verify again; if it stays, restart nvidia-fabricmanager"
+    action = f"see that nvidia-fabricmanager {version} is installed and running, and read the part Fabric of nvidia-smi -q"
+    return "the facts do not say why", action

@@ -38,20 +38,19 @@ def wanted_gpus(case: Case) -> int:
     """How many GPUs the container should see."""
     if case.expected.gpu_count is not None:
         return case.expected.gpu_count
-    bound = [gpu for gpu in case.gpus if gpu.get("bound_driver") == "nvidia"]
-    if any(dig(gpu, "mig", "current") for gpu in bound):
+    if any(dig(gpu, "mig", "current") for gpu in case.bound):
         return 1  # one MIG instance per process, whatever the host has
-    named = [device for device in _cdi_devices(case) if not device.endswith("=all")]
-    if named and len(named) == len(_cdi_devices(case)):
+    named = [device for device in cdi_devices(case) if not device.endswith("=all")]
+    if named and len(named) == len(cdi_devices(case)):
         return len(named)
-    return max(len(bound), 1)
+    return max(len(case.bound), 1)
 
 
 def _device_requests(case: Case) -> list[Mapping[str, Any]]:
     return mappings(dig(case.evidence.container, "HostConfig", "DeviceRequests"))
 
 
-def _cdi_devices(case: Case) -> list[str]:
+def cdi_devices(case: Case) -> list[str]:
     """The CDI devices of the container's own configuration, only NVIDIA's GPUs."""
     devices = [
         str(device)
@@ -158,7 +157,7 @@ def _nvml_silent(expected: str, error: Mapping[str, Any]) -> Link:
 def toolkit(case: Case) -> Link:
     if case.evidence.container is None:
         return _toolkit_unused(case)
-    devices = _cdi_devices(case)
+    devices = cdi_devices(case)
     if devices:
         return _toolkit_cdi(case, devices)
     if _uses_runtime(case):
@@ -184,9 +183,9 @@ def _toolkit_unused(case: Case) -> Link:
     if "nvidia" in items(case.fact("engine", "runtimes")):
         return ok("toolkit", expected, "runtime nvidia")
     if case.fact("engine", "cdi_enabled") is False:
-        return failed("toolkit", expected, "CDI is off, and there is no nvidia runtime", "DG202")
+        return failed("toolkit", expected, "CDI is off, and there is no nvidia runtime", "DG217")
     if not _spec_devices(case):
-        return failed("toolkit", expected, "no specification for nvidia.com/gpu", "DG203")
+        return _undescribed(case, expected)
     return ok("toolkit", expected, _spec_seen(case))
 
 
@@ -197,22 +196,46 @@ def _toolkit_cdi(case: Case, devices: Sequence[str]) -> Link:
     known = _spec_devices(case)
     missing = [device for device in devices if device.partition("=")[2] not in known]
     if missing:
-        seen = f"described: {', '.join(sorted(known))}" if known else "no specification for nvidia.com/gpu"
-        return failed("toolkit", expected, seen, "DG203")
+        return _undescribed(case, expected)
     return ok("toolkit", expected, _spec_seen(case))
 
 
-def _specs(case: Case) -> list[Mapping[str, Any]]:
-    specs = mappings(case.fact("toolkit", "cdi", "specs"))
-    return [spec for spec in specs if spec.get("kind") == "nvidia.com/gpu" and not spec.get("error")]
+def _undescribed(case: Case, expected: str) -> Link:
+    """Return the link of a device that no specification describes, with the cause that comes first."""
+    known = sorted(_spec_devices(case))
+    seen = f"described: {', '.join(known)}" if known else "no specification for nvidia.com/gpu"
+    for spec in mappings(case.fact("toolkit", "cdi", "specs")):
+        path, error = spec.get("path"), spec.get("error")
+        if error:
+            return failed("toolkit", expected, f"{seen}; {path} cannot be read: {error}", "DG215", path=path, error=error)
+    for spec in specs(case):
+        if spec.get("stale"):
+            why = "; ".join(map(str, items(spec.get("reasons")))) or "out of date"
+            return failed("toolkit", expected, f"{seen}; {spec.get('path')}: {why}", "DG214", path=spec.get("path"))
+    if not known and _toolkit_absent(case):
+        return failed("toolkit", expected, f"{seen}, and no package of the toolkit", "DG212")
+    return failed("toolkit", expected, seen, "DG203")
+
+
+def _toolkit_absent(case: Case) -> bool:
+    """Whether the package database was read and has no package of the toolkit."""
+    packages = mapping(case.fact("toolkit", "packages"))
+    unread = any(warning.get("code") == "DG114" for warning in mappings(case.fact("warnings")))
+    return bool(packages) and not any(packages.values()) and not unread
+
+
+def specs(case: Case) -> list[Mapping[str, Any]]:
+    """The specifications of the host that describe NVIDIA's GPUs and can be read."""
+    found = mappings(case.fact("toolkit", "cdi", "specs"))
+    return [spec for spec in found if spec.get("kind") == "nvidia.com/gpu" and not spec.get("error")]
 
 
 def _spec_devices(case: Case) -> set[str]:
-    return {str(device) for spec in _specs(case) for device in items(spec.get("devices"))}
+    return {str(device) for spec in specs(case) for device in items(spec.get("devices"))}
 
 
 def _spec_seen(case: Case) -> str:
-    paths = ", ".join(f"{spec.get('path')}{' (stale)' if spec.get('stale') else ''}" for spec in _specs(case))
+    paths = ", ".join(f"{spec.get('path')}{' (stale)' if spec.get('stale') else ''}" for spec in specs(case))
     version = case.fact("toolkit", "version")
     return f"{paths}, toolkit {version}" if version else paths
 
@@ -220,6 +243,10 @@ def _spec_seen(case: Case) -> str:
 def engine(case: Case) -> Link:
     evidence = case.evidence
     expected, name = f"container {evidence.container_name} running", evidence.container_name
+    broken_file = case.fact("engine", "daemon_config", "error")
+    if evidence.engine_error and broken_file:
+        path = case.fact("engine", "daemon_config", "path")
+        return failed("engine", expected, f"{evidence.engine_error} {path}: {broken_file}", "DG216", path=path)
     if evidence.engine_error:
         return failed("engine", expected, evidence.engine_error, "DG201", error=evidence.engine_error)
     if evidence.container is None:

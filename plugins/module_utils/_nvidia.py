@@ -9,13 +9,23 @@ This is private to difyops.gpu.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Callable, Optional
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _cdi, _engine, _host, _nvml, _observer, _packages, _smi, _sysfs
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts, Observation, Observer
+from ansible_collections.difyops.gpu.plugins.module_utils import (
+    _cdi,
+    _engine,
+    _host,
+    _nvml,
+    _observer,
+    _packages,
+    _smi,
+    _sysfs,
+)
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts, Guard, Observation
 
 SCHEMA = 1
+Complaints = list[tuple[str, Optional[str]]]
 
 # What only a driver that answers can tell of a GPU.
 _DRIVER_KNOWS = (
@@ -30,6 +40,8 @@ _DRIVER_KNOWS = (
     "persistence_mode",
     "ecc",
     "mig",
+    "fabric",
+    "recovery_action",
     "health",
     "processes",
 )
@@ -39,95 +51,131 @@ _OTHER_DRIVERS = {"nouveau", "nova_core", "nova-core"}
 def gather(root: str, timeout_s: float) -> Facts:
     """Return the document ``ansible_facts['nvidia']``.
 
-    ``root`` is the root of the file system to observe. Each source gets ``timeout_s`` seconds at most.
+    ``root`` is the root of the file system to observe. Each source gets ``timeout_s`` seconds at most. What runs as a
+    program is started first and read last, so that it runs while the driver is asked.
     """
-    warnings: list[Facts] = []
     host = _host.facts(root)
+    family = host["os"]["family"]
+    warnings: list[Facts] = []
+    packages_said = _ask_packages(root, family)
+    units = _host.ask_units(timeout_s)
+    modules = _host.ask_modules(root, host["kernel"].values(), timeout_s)
+    engine_said = _engine.ask(root, timeout_s)
     pci = _sysfs.gpus(root)
-    observations = observe(_observers(root, pci, timeout_s))
+    loaded = _sysfs.loaded_driver(root)
+    observations = observe(_sources(root, pci, loaded, timeout_s))
     best = observations[-1]  # the first that answered, or the kernel, which always does
     error = next((observation.error for observation in observations if observation.error), None)
-    loaded = _sysfs.loaded_driver(root)
-    packages = _installed(root, host["os"]["family"], warnings)
-    engine = _engine.facts(root, timeout_s)
+    answered = best.ok and best.source != _sysfs.SOURCE
+    packages = _told(packages_said, warnings)
+    engine, names = engine_said()
     gpus = merge(pci, best)
+    for gpu in gpus:
+        gpu["processes"] = gpu["processes"] and [_process(root, process, names) for process in gpu["processes"]]
+    pins = _packages.pins(root, family, packages)
+    installed = _packages.driver(packages, pins)
+    version = (loaded or {}).get("version")
+    known_modules = modules()
+    reboot_required, reasons = _host.reboot(root, family, host["kernel"], loaded, installed, gpus)
+    fabric_manager, persistenced = _host.services(packages, version, host["nvswitches"], units())
+    versions, toolkit_version, lockstep = _packages.toolkit(packages)
+    directories = engine["cdi_spec_dirs"] or list(_cdi.DIRECTORIES)
     facts = {
         "schema": SCHEMA,
         "host": host,
         "gpus": gpus,
-        "driver": _driver(loaded, packages, best, error),
+        "driver": {
+            "loaded": loaded,
+            "installed": installed,
+            "cuda_version": best.cuda_version,
+            "branch": version.split(".")[0] if version else None,
+            "mismatch": True if error and error["code"] == _observer.VERSION_MISMATCH else False if answered else None,
+            "modules": known_modules,
+            "next_kernel_has_module": host["kernel"]["next"] and known_modules.get(host["kernel"]["next"]) is not None,
+            "reboot_required": reboot_required,
+            "reboot_reasons": reasons,
+            "fabric_manager": fabric_manager,
+            "persistenced": persistenced,
+        },
         "nvml": {
             "source": best.source,
-            "error": None if best.ok and best.source != _sysfs.SOURCE else error,
-            "attempts": [
-                {"source": observation.source, "ok": observation.ok, "message": observation.message} for observation in observations
-            ],
+            "error": None if answered else error,
+            "attempts": [{key: getattr(observation, key) for key in ("source", "ok", "message")} for observation in observations],
         },
-        "toolkit": _toolkit(root, packages, engine, loaded),
+        "toolkit": {
+            "packages": versions,
+            "version": toolkit_version,
+            "lockstep": lockstep,
+            "mode": _cdi.runtime_mode(_sysfs.read(root, "etc/nvidia-container-runtime/config.toml") or ""),
+            "cdi": {"directories": directories, "specs": _cdi.specs(root, directories, _cdi.Now(version, gpus))},
+        },
         "engine": engine,
+        "warnings": warnings,
     }
     return {**facts, "warnings": warnings + complaints(facts)}
 
 
-def _observers(root: str, pci: Sequence[Facts], timeout_s: float) -> list[Observer]:
+def _sources(root: str, pci: Sequence[Facts], loaded: Facts | None, timeout_s: float) -> list[tuple[str, Callable[[], Observation]]]:
     """Return the sources to ask, best first.
 
     Asking NVML may load the kernel module. Where no GPU waits for it (none there, or all handed to virtual machines),
     only the kernel is asked, so that looking at a host does not change it.
     """
-    leftovers = Leftovers(root)
-
-    def guard(source: str) -> _observer.Guard:
-        return _observer.Guard(source, leftovers, timeout_s)
-
-    sysfs = _sysfs.SysfsObserver(guard(_sysfs.SOURCE), root)
+    leftovers = _observer.Leftovers(root)
+    nvml, smi, sysfs = (Guard(source, leftovers, timeout_s) for source in (_nvml.SOURCE, _smi.SOURCE, _sysfs.SOURCE))
+    kernel = (sysfs.source, lambda: _observer.kernel(sysfs, root))
     waiting = [gpu for gpu in pci if gpu["bound_driver"] != "vfio-pci"]
-    if not waiting and not _sysfs.module_loaded(root, "nvidia") and not os.path.exists(os.path.join(root, "dev/dxg")):
-        return [sysfs]
+    if not (waiting or loaded or os.path.exists(os.path.join(root, "dev/dxg"))):
+        return [kernel]
     bound = [gpu["pci_address"] for gpu in pci if gpu["bound_driver"] == "nvidia"]
-    return [
-        _nvml.NvmlObserver(guard(_nvml.SOURCE), bound),
-        _smi.SmiObserver(guard(_smi.SOURCE), bound),
-        sysfs,
-    ]
+    branch = ((loaded or {}).get("version") or "0").split(".")[0]
+    return [(nvml.source, lambda: _nvml.observe(nvml, bound)), (smi.source, lambda: _smi.observe(smi, bound, int(branch))), kernel]
 
 
-def observe(observers: Sequence[Observer]) -> list[Observation]:
+def observe(sources: Iterable[tuple[str, Callable[[], Observation]]]) -> list[Observation]:
     """Ask one source after the other until one answers. After one has hung, no other is sent into the same driver."""
     observations: list[Observation] = []
-    for observer in observers:
-        hung = next((past for past in observations if past.hung), None)
-        if hung is None:
-            observations.append(observer.observe())
-        else:
-            message = f"Not asked, since {hung.source} did not come back."
-            observations.append(Observation(observer.source, ok=False, message=message))
-        if observations[-1].ok:
+    hung = None
+    for source, ask in sources:
+        observation = Observation(source, ok=False, message=f"Not asked, since {hung} did not come back.") if hung else ask()
+        observations.append(observation)
+        hung = source if observation.hung else hung
+        if observation.ok:
             break
     return observations
 
 
 def merge(pci: Sequence[Facts], best: Observation) -> list[Facts]:
-    """Return the GPUs that PCI lists, with what the best source knows of them, and those that only it knows."""
-    nothing: Facts = dict.fromkeys(_DRIVER_KNOWS)
-    known = {gpu["pci_address"] for gpu in pci}
-    gpus = [{**gpu, **nothing, **_of(best, gpu["pci_address"])} for gpu in pci]
-    for address in sorted(set(best.gpus) - known):
-        if best.source == _sysfs.SOURCE:
-            continue
-        ids = best.gpus[address].get("pci") or dict.fromkeys(("vendor_id", "device_id", "subsystem_vendor_id", "subsystem_device_id"))
-        place = {"pci_address": address, **ids, "class": None, "bound_driver": None}
-        gpus.append({**place, **nothing, **_of(best, address)})
-    return gpus
+    """Return the GPUs that PCI lists, with what the best source knows of them, and those that only it knows (WSL)."""
+    places = {gpu["pci_address"]: gpu for gpu in pci}
+    for address, known in sorted(best.gpus.items()) if best.source != _sysfs.SOURCE else ():
+        ids = known.get("pci") or dict.fromkeys(("vendor_id", "device_id", "subsystem_vendor_id", "subsystem_device_id"))
+        places.setdefault(address, {"pci_address": address, **ids, "class": None, "bound_driver": None})
+    return [{**place, **{key: best.gpus.get(address, {}).get(key) for key in _DRIVER_KNOWS}} for address, place in places.items()]
 
 
-def _of(best: Observation, address: str) -> Facts:
-    return {key: value for key, value in best.gpus.get(address, {}).items() if key in _DRIVER_KNOWS}
+def _process(root: str, process: Facts, names: dict[str, str]) -> Facts:
+    place = f"proc/{process['pid']}"
+    container = _engine.container_of(_sysfs.read(root, place, "cgroup") or "", names)
+    return {**process, "name": _sysfs.read(root, place, "comm"), "container": container}
 
 
-def _installed(root: str, family: str | None, warnings: list[Facts]) -> list[_packages.Package]:
+def _ask_packages(root: str, family: str | None) -> Callable[[], list[_packages.Package]]:
+    """Start to ask for the packages. What goes wrong is raised by the function returned."""
     try:
-        packages = _packages.installed(root, family)
+        return _packages.ask(root, family)
+    except _packages.PackagesUnknown as error:
+        reason = str(error)
+
+    def fail() -> list[_packages.Package]:
+        raise _packages.PackagesUnknown(reason)
+
+    return fail
+
+
+def _told(packages_said: Callable[[], list[_packages.Package]], warnings: list[Facts]) -> list[_packages.Package]:
+    try:
+        packages = packages_said()
     except _packages.PackagesUnknown as error:
         warnings.append({"code": "DG114", "message": str(error)})
         return []
@@ -138,66 +186,23 @@ def _installed(root: str, family: str | None, warnings: list[Facts]) -> list[_pa
     return packages
 
 
-def _driver(loaded: Facts | None, packages: Sequence[_packages.Package], best: Observation, error: Facts | None) -> Facts:
-    version = (loaded or {}).get("version")
-    mismatch = None
-    if error and error["code"] == _observer.VERSION_MISMATCH:
-        mismatch = True
-    elif best.ok and best.source != _sysfs.SOURCE:
-        mismatch = False
-    return {
-        "loaded": loaded,
-        "installed": _packages.driver(packages),
-        "cuda_version": best.cuda_version,
-        "branch": version.split(".")[0] if version else None,
-        "mismatch": mismatch,
-        "next_kernel_has_module": None,
-        "reboot_required": None,
-        "reboot_reasons": [],
-        "fabric_manager": None,
-        "persistenced": None,
-    }
-
-
-def _toolkit(root: str, packages: Sequence[_packages.Package], engine: Facts, loaded: Facts | None) -> Facts:
-    versions, version, lockstep = _packages.toolkit(packages)
-    directories = engine["cdi_spec_dirs"] or list(_cdi.DIRECTORIES)
-    return {
-        "packages": versions,
-        "version": version,
-        "lockstep": lockstep,
-        "mode": _cdi.runtime_mode(_sysfs.read(root, "etc/nvidia-container-runtime/config.toml") or ""),
-        "cdi": {
-            "directories": directories,
-            "specs": _cdi.specs(root, directories, (loaded or {}).get("version")),
-        },
-    }
-
-
 def complaints(facts: Facts) -> list[Facts]:
     """Return what an operator should know, as codes with sentences. The codes are those of the verdict."""
-    found: list[tuple[str, str]] = []
-    found += [complaint for gpu in facts["gpus"] for complaint in _gpu_complaints(gpu, facts["driver"]["loaded"])]
-    found += _nvml_complaints(facts)
-    if facts["engine"]["error"]:
-        found.append(("DG201", facts["engine"]["error"]))
-    if facts["engine"]["daemon_config"]["error"]:
-        found.append(("DG201", facts["engine"]["daemon_config"]["error"]))
-    for spec in facts["toolkit"]["cdi"]["specs"]:
-        if spec["error"]:
-            found.append(("DG203", spec["error"]))
-        elif spec["stale"]:
-            found.append(("DG203", f"{spec['path']} is out of date: {'; '.join(spec['reasons'])}."))
-    if facts["toolkit"]["lockstep"] is False:
-        versions = ", ".join(f"{name} {version}" for name, version in facts["toolkit"]["packages"].items() if version)
-        found.append(("DG115", f"The packages of the container toolkit are of different versions: {versions}."))
-    if os.geteuid() != 0:
-        found.append(("DG116", "Facts were gathered without root, so those that only root may read are null."))
-    return [{"code": code, "message": message} for code, message in found]
+    driver, engine = facts["driver"], facts["engine"]
+    found = [
+        *(complaint for gpu in facts["gpus"] for complaint in _gpu_complaints(gpu, driver["loaded"])),
+        *_nvml_complaints(facts),
+        *_driver_complaints(facts),
+        *_container_complaints(facts),
+        ("DG201", None if os.geteuid() and "permission" in (engine["error"] or "") else engine["error"]),
+        ("DG216", engine["daemon_config"]["error"]),
+        ("DG116", "Facts were gathered without root, so those that only root may read are null." if os.geteuid() else None),
+    ]
+    return [{"code": code, "message": message} for code, message in found if message]
 
 
-def _gpu_complaints(gpu: Facts, loaded: Facts | None) -> list[tuple[str, str]]:
-    address, driver = gpu["pci_address"], gpu["bound_driver"]
+def _gpu_complaints(gpu: Facts, loaded: Facts | None) -> Complaints:
+    address, driver, mig = gpu["pci_address"], gpu["bound_driver"], gpu["mig"] or {}
     if gpu["health"] == "lost":
         return [("DG111", f"The driver has lost the GPU at {address}.")]
     if gpu["health"] == "reset_required":
@@ -207,7 +212,14 @@ def _gpu_complaints(gpu: Facts, loaded: Facts | None) -> list[tuple[str, str]]:
     if driver in _OTHER_DRIVERS:
         return [("DG103", f"The GPU at {address} is held by {driver}, so NVIDIA's driver cannot have it.")]
     if driver == "nvidia" or gpu["class"] is None:
-        return []
+        found: Complaints = []
+        # An ordinary user sees only the MIG devices that were opened to him.
+        if mig.get("current") and not mig["devices"] and not os.geteuid():
+            found.append(("DG120", f"The GPU at {address} is in MIG mode and has no MIG device, so nothing can use it."))
+        if mig.get("current") is not mig.get("pending"):
+            state = "on" if mig["pending"] else "off"
+            found.append(("DG121", f"MIG mode of the GPU at {address} will be {state} after its next reset."))
+        return found
     if driver is not None:
         return [("DG104", f"The GPU at {address} is handed to {driver}.")]
     if loaded:
@@ -215,7 +227,7 @@ def _gpu_complaints(gpu: Facts, loaded: Facts | None) -> list[tuple[str, str]]:
     return [("DG106", f"No driver is loaded for the GPU at {address}.")]
 
 
-def _nvml_complaints(facts: Facts) -> list[tuple[str, str]]:
+def _nvml_complaints(facts: Facts) -> Complaints:
     error, loaded = facts["nvml"]["error"], facts["driver"]["loaded"]
     if error is None:
         if loaded and facts["nvml"]["source"] == _sysfs.SOURCE:
@@ -232,3 +244,47 @@ def _nvml_complaints(facts: Facts) -> list[tuple[str, str]]:
     if not loaded and error["code"] in (_observer.DRIVER_NOT_LOADED, _observer.LIBRARY_NOT_FOUND):
         return []
     return [("DG108", f"{error['name']}: {error['message']}")]
+
+
+def _driver_complaints(facts: Facts) -> Complaints:
+    driver, manager, following = facts["driver"], facts["driver"]["fabric_manager"], facts["host"]["kernel"]["next"]
+    installed, loaded = driver["installed"] or {}, driver["loaded"] or {}
+    versions = {part["version"] for part in (installed, loaded) if part.get("version")}
+    found: Complaints = []
+    if manager["needed"]:
+        trouble = "is not installed" if not manager["installed"] else "does not run" if manager["running"] is False else None
+        if trouble is None and manager["matches_driver"] is False:
+            trouble = f"is of version {manager['version']}, the loaded driver of {loaded.get('version')}"
+        found.append(("DG117", trouble and f"This host has NVSwitches, and their fabric manager {trouble}."))
+    if versions and driver["next_kernel_has_module"] is False:
+        found.append(("DG118", f"Kernel {following} boots next, and no NVIDIA module is there for it."))
+    if driver["reboot_required"]:
+        found.append(("DG119", f"A reboot is pending: {' '.join(driver['reboot_reasons'])}"))
+    if len(versions) == 2 and not driver["mismatch"]:
+        found.append(("DG122", f"Driver {installed['version']} is installed, {loaded['version']} is loaded until the next reboot."))
+    return found
+
+
+def _container_complaints(facts: Facts) -> Complaints:
+    toolkit, engine, specs = facts["toolkit"], facts["engine"], facts["toolkit"]["cdi"]["specs"]
+    driven = any(gpu["bound_driver"] == "nvidia" or gpu["class"] is None for gpu in facts["gpus"])
+    runtime = any("nvidia" in name for name in engine["runtimes"])
+    versions = {name: version for name, version in toolkit["packages"].items() if version}
+    known = not any(warning["code"] == "DG114" for warning in facts["warnings"])
+    found: Complaints = []
+    if driven and known and not (versions or runtime or any((spec["kind"] or "").startswith("nvidia.com/") for spec in specs)):
+        found.append(("DG212", "The NVIDIA container toolkit is not installed, so containers cannot be given the GPU."))
+    if driven and engine["running"] and engine["name"] == "docker" and not (runtime or engine["cdi_enabled"]):
+        found.append(("DG217", "Docker gives GPUs to containers neither by CDI nor by the nvidia runtime."))
+    if toolkit["lockstep"] is False:
+        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        found.append(("DG115", f"The packages of the container toolkit are of different versions: {told}."))
+    for spec in specs:
+        found.append(("DG215", spec["error"]))
+        if spec["stale"]:
+            found.append(("DG214", f"{spec['path']} is out of date: {'; '.join(spec['reasons'])}."))
+        if spec["shadowed"]:
+            found.append(
+                ("DG218", f"{spec['path']} is not used for {', '.join(spec['shadowed'])}: another CDI specification defines the same.")
+            )
+    return found

@@ -10,16 +10,17 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Sequence
 from typing import Any, Callable
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _observer
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts, Observation
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts, Guard, Observation
 
 SOURCE = "nvml"
 
-# nvml.h: nvmlDeviceArchitecture_t, nvmlComputeMode_t. Exclusive-thread mode is gone since CUDA 8 and meant the same.
+# nvml.h: enumerations. Exclusive-thread mode is gone since CUDA 8 and meant the same.
 _ARCHITECTURES = {
     2: "kepler",
     3: "maxwell",
@@ -33,6 +34,18 @@ _ARCHITECTURES = {
     13: "rubin",
 }
 _COMPUTE_MODES = {0: "default", 1: "exclusive_process", 2: "prohibited", 3: "exclusive_process"}
+_FABRIC_STATES = {0: "not_supported", 1: "not_started", 2: "in_progress", 3: "completed"}
+_RECOVERY_ACTIONS = {
+    0: "none",
+    1: "gpu_reset",
+    2: "node_reboot",
+    3: "drain_p2p",
+    4: "drain_and_reset",
+    5: "recover_imex_domain",
+    6: "bus_reset",
+    7: "system_reboot",
+}
+_RECOVERY_ACTION_FIELD = 230
 _MIB = 1024 * 1024
 
 
@@ -40,81 +53,67 @@ def _import() -> Any:
     return importlib.import_module("pynvml")
 
 
-class NvmlObserver:
-    """Asks NVML about the driver and every GPU.
+def observe(guard: Guard, addresses: Sequence[str], load: Callable[[], Any] = _import) -> Observation:
+    """Ask NVML about the driver and every GPU.
 
     ``addresses`` are the PCI addresses of the GPUs that the driver should know; one that NVML does not list is asked
     for by its address, to learn what is wrong with it.
     """
-
-    source = SOURCE
-
-    def __init__(self, guard: _observer.Guard, addresses: Sequence[str], load: Callable[[], Any] = _import) -> None:
-        self._guard = guard
-        self._addresses = addresses
-        self._load = load
-
-    def observe(self) -> Observation:
-        answer = self._guard.call(lambda: collect(self._load, self._addresses))
-        if isinstance(answer, Observation):
-            return answer
-        failure = answer.get("error")
-        return Observation(
-            SOURCE,
-            ok=not failure and not answer.get("absent"),
-            message=answer.get("absent") or (failure and failure["message"]),
-            error=failure,
-            driver_version=answer.get("driver_version"),
-            cuda_version=answer.get("cuda_version"),
-            gpus=answer.get("gpus", {}),
-        )
+    answer = guard.call(lambda: collect(load, addresses))
+    if isinstance(answer, Observation):
+        return answer
+    failure = answer.pop("error", None)
+    absent = answer.pop("absent", None) or (failure and failure["message"])
+    return Observation(SOURCE, not absent, absent, failure, **answer)
 
 
 def collect(load: Callable[[], Any], addresses: Sequence[str]) -> Facts:
     """Return all that NVML says, as plain data. Runs in the child process."""
     try:
-        nvml = load()
-    except Exception as error:
-        return {"absent": f"The Python module pynvml (package nvidia-ml-py) cannot be imported: {error}"}
+        library = load()
+    except Exception as problem:
+        return {"absent": f"The Python module pynvml (package nvidia-ml-py) cannot be imported: {problem}"}
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        return {"error": _observer.error(int(error.value), str(error))}
-    session = _Session(nvml)
-    answer = {
+        library.nvmlInit()
+    except library.NVMLError as problem:
+        code = int(problem.value)
+        names = (name for name, value in vars(library).items() if name.startswith("NVML_ERROR_") and value == code)
+        return {"error": _observer.error(code, str(problem), next(names, None))}
+    session = _Session(library)
+    number = session.ask("nvmlSystemGetCudaDriverVersion_v2") or session.ask("nvmlSystemGetCudaDriverVersion")
+    return {
         "driver_version": session.text("nvmlSystemGetDriverVersion"),
-        "cuda_version": session.cuda_version(),
+        "cuda_version": f"{number // 1000}.{number % 1000 // 10}" if number else None,
         "gpus": session.gpus(addresses),
     }
-    session.ask("nvmlShutdown")
-    return answer
+
+
+def _mib(count: int | None) -> int | None:
+    return None if count is None else count // _MIB
 
 
 class _Session:
     """Questions to an initialised NVML. What a driver or a device does not know is None, not an error."""
 
-    def __init__(self, nvml: Any) -> None:
-        self._nvml = nvml
+    def __init__(self, library: Any) -> None:
+        self._library = library
         self._fault: int | None = None
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Return what one function says. A fault of the device is kept for its health."""
         try:
-            return getattr(self._nvml, name)(*arguments)
-        except self._nvml.NVMLError as error:
-            if error.value in (_observer.GPU_IS_LOST, _observer.RESET_REQUIRED):
-                self._fault = int(error.value)
-        except (AttributeError, TypeError, ValueError):  # this pynvml is older than the function
-            pass
+            return getattr(self._library, name)(*arguments)
+        except self._library.NVMLError as problem:
+            if problem.value in (_observer.GPU_IS_LOST, _observer.RESET_REQUIRED):
+                self._fault = int(problem.value)
+        except Exception:
+            # This pynvml is older than the function, or the library is: then it raises what is no NVMLError.
+            return None
         return None
 
     def text(self, name: str, *arguments: Any) -> str | None:
         value = self.ask(name, *arguments)
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-    def cuda_version(self) -> str | None:
-        number = self.ask("nvmlSystemGetCudaDriverVersion_v2") or self.ask("nvmlSystemGetCudaDriverVersion")
-        return f"{number // 1000}.{number % 1000 // 10}" if number else None
 
     def gpus(self, addresses: Sequence[str]) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
@@ -133,74 +132,81 @@ class _Session:
                 found[address] = {"health": _observer.health_of(self._refusal(address))}
         return found
 
-    def _refusal(self, address: str) -> int | None:
+    def _refusal(self, address: str) -> int:
         """Return why NVML gives no handle for a GPU that its driver is bound to."""
         try:
-            self._nvml.nvmlDeviceGetHandleByPciBusId(address.encode())
-        except self._nvml.NVMLError as error:
-            return int(error.value)
+            self._library.nvmlDeviceGetHandleByPciBusId(address.encode())
+        except self._library.NVMLError as problem:
+            return int(problem.value)
         return _observer.ERROR_UNKNOWN
 
     def _gpu(self, handle: Any, index: int) -> tuple[str | None, Facts]:
         pci = self.ask("nvmlDeviceGetPciInfo", handle)
         bus_id = getattr(pci, "busId", "") or ""
-        capability = self.ask("nvmlDeviceGetCudaComputeCapability", handle)
-        compute_capability = f"{capability[0]}.{capability[1]}" if capability else None
-        memory = self.ask("nvmlDeviceGetMemoryInfo", handle, getattr(self._nvml, "nvmlMemory_v2", None)) or self.ask(
-            "nvmlDeviceGetMemoryInfo", handle
-        )
-        persistence = self.ask("nvmlDeviceGetPersistenceMode", handle)
+        capability = ".".join(map(str, self.ask("nvmlDeviceGetCudaComputeCapability", handle) or ())) or None
+        newer = getattr(self._library, "nvmlMemory_v2", None)
+        memory = self.ask("nvmlDeviceGetMemoryInfo", handle, newer) or self.ask("nvmlDeviceGetMemoryInfo", handle)
+        mig = _observer.switches(*(self.ask("nvmlDeviceGetMigMode", handle) or (None, None)))
+        values = self.ask("nvmlDeviceGetFieldValues", handle, [_RECOVERY_ACTION_FIELD])
         facts: Facts = {
             "index": index,
             "name": self.text("nvmlDeviceGetName", handle),
             "uuid": self.text("nvmlDeviceGetUUID", handle),
-            "architecture": _ARCHITECTURES.get(self.ask("nvmlDeviceGetArchitecture", handle))
-            or _observer.architecture_of(compute_capability),
-            "compute_capability": compute_capability,
-            "memory_total_mib": memory.total // _MIB if memory else None,
-            "memory_used_mib": memory.used // _MIB if memory else None,
+            "architecture": _ARCHITECTURES.get(self.ask("nvmlDeviceGetArchitecture", handle)) or _observer.architecture_of(capability),
+            "compute_capability": capability,
+            "memory_total_mib": _mib(memory and memory.total),
+            "memory_used_mib": _mib(memory and memory.used),
             "compute_mode": _COMPUTE_MODES.get(self.ask("nvmlDeviceGetComputeMode", handle)),
-            "persistence_mode": None if persistence is None else bool(persistence),
-            "ecc": self._current_and_pending("nvmlDeviceGetEccMode", handle),
-            "mig": self._mig(handle),
+            "persistence_mode": _observer.switches(self.ask("nvmlDeviceGetPersistenceMode", handle), None)["current"],
+            "ecc": _observer.switches(*(self.ask("nvmlDeviceGetEccMode", handle) or (None, None))),
+            "mig": {**mig, "devices": self._mig_devices(handle) if mig["current"] else []},
+            "fabric": self._fabric(handle),
+            "recovery_action": _RECOVERY_ACTIONS.get(values[0].value.uiVal) if values and not values[0].nvmlReturn else None,
+            "processes": self._processes(handle),
             "pci": _ids(pci),
         }
         facts["health"] = _observer.health_of(self._fault)
         return _observer.pci_address(bus_id.decode() if isinstance(bus_id, bytes) else bus_id), facts
 
-    def _current_and_pending(self, name: str, handle: Any) -> Facts:
-        modes = self.ask(name, handle)
-        current, pending = (bool(modes[0]), bool(modes[1])) if modes else (None, None)
-        return {"current": current, "pending": pending}
+    def _mig_devices(self, handle: Any) -> list[Facts]:
+        found = []
+        for slot in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+            device = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
+            if device is not None:  # not every slot is taken
+                name, memory = self.text("nvmlDeviceGetName", device), self.ask("nvmlDeviceGetMemoryInfo", device)
+                profile = (name or "").partition(" MIG ")[2] or None
+                found.append(
+                    _observer.mig_device(slot, name, self.text("nvmlDeviceGetUUID", device), profile, _mib(memory and memory.total))
+                )
+        return found
 
-    def _mig(self, handle: Any) -> Facts:
-        facts = self._current_and_pending("nvmlDeviceGetMigMode", handle)
-        facts["devices"] = []
-        if facts["current"]:
-            for number in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
-                device = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, number)
-                if device is not None:  # not every slot is taken
-                    facts["devices"].append(self._mig_device(device, number))
-        return facts
+    def _fabric(self, handle: Any) -> Facts | None:
+        """Return whether the GPU is registered with its NVLink fabric; only newer drivers have the function with a V."""
+        for version in ("V", ""):
+            structure = getattr(self._library, f"c_nvmlGpuFabricInfo{version}_t", None)
+            info = structure and structure()
+            if info is not None and self.ask(f"nvmlDeviceGetGpuFabricInfo{version}", handle, ctypes.byref(info)) is not None:
+                return {"state": _FABRIC_STATES.get(info.state), "status": info.status}
+        return None
 
-    def _mig_device(self, device: Any, number: int) -> Facts:
-        memory = self.ask("nvmlDeviceGetMemoryInfo", device)
-        return {
-            "index": number,
-            "name": self.text("nvmlDeviceGetName", device),
-            "uuid": self.text("nvmlDeviceGetUUID", device),
-            "memory_total_mib": memory.total // _MIB if memory else None,
-        }
+    def _processes(self, handle: Any) -> list[Facts] | None:
+        found: list[Facts] = []
+        for kind in ("Compute", "Graphics"):
+            processes = None
+            for version in ("", "_v2"):  # branches before 510 know the second version only
+                processes = self.ask(f"nvmlDeviceGet{kind}RunningProcesses{version}", handle) if processes is None else processes
+            if processes is None and kind == "Compute":
+                return None
+            found += [{"pid": one.pid, "type": kind.lower(), "memory_mib": _mib(one.usedGpuMemory)} for one in processes or ()]
+        return found
 
 
 def _ids(pci: Any) -> Facts | None:
     """Return the ids that NVML knows of a device, for hosts whose kernel does not list it (WSL)."""
     if pci is None:
         return None
-    device, subsystem = int(pci.pciDeviceId), int(pci.pciSubSystemId)
     return {
-        "vendor_id": f"0x{device & 0xFFFF:04x}",
-        "device_id": f"0x{device >> 16:04x}",
-        "subsystem_vendor_id": f"0x{subsystem & 0xFFFF:04x}",
-        "subsystem_device_id": f"0x{subsystem >> 16:04x}",
+        f"{prefix}{kind}_id": f"0x{number >> shift & 0xFFFF:04x}"
+        for prefix, number in (("", int(pci.pciDeviceId)), ("subsystem_", int(pci.pciSubSystemId)))
+        for kind, shift in (("vendor", 0), ("device", 16))
     }

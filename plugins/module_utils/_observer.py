@@ -8,71 +8,50 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import stat
 from dataclasses import dataclass, field
-from typing import Any, Callable, Protocol
+from typing import Callable
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _command
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _sysfs
 
-# nvml.h
-ERROR_NAMES = {
-    1: "UNINITIALIZED",
-    2: "INVALID_ARGUMENT",
-    3: "NOT_SUPPORTED",
-    4: "NO_PERMISSION",
-    5: "ALREADY_INITIALIZED",
-    6: "NOT_FOUND",
-    7: "INSUFFICIENT_SIZE",
-    8: "INSUFFICIENT_POWER",
-    9: "DRIVER_NOT_LOADED",
-    10: "TIMEOUT",
-    11: "IRQ_ISSUE",
-    12: "LIBRARY_NOT_FOUND",
-    13: "FUNCTION_NOT_FOUND",
-    14: "CORRUPTED_INFOROM",
-    15: "GPU_IS_LOST",
-    16: "RESET_REQUIRED",
-    17: "OPERATING_SYSTEM",
-    18: "LIB_RM_VERSION_MISMATCH",
-    19: "IN_USE",
-    20: "MEMORY",
-    21: "NO_DATA",
-    22: "VGPU_ECC_NOT_SUPPORTED",
-    23: "INSUFFICIENT_RESOURCES",
-    24: "FREQ_NOT_SUPPORTED",
-    25: "ARGUMENT_VERSION_MISMATCH",
-    26: "DEPRECATED",
-    27: "NOT_READY",
-    28: "GPU_NOT_FOUND",
-    29: "INVALID_STATE",
-    30: "RESET_TYPE_NOT_SUPPORTED",
-    999: "UNKNOWN",
-}
+Facts = _sysfs.Facts
+
+# nvml.h: errors, as far as a text of nvidia-smi tells them apart or something is decided by them.
 DRIVER_NOT_LOADED = 9
 LIBRARY_NOT_FOUND = 12
 GPU_IS_LOST = 15
 RESET_REQUIRED = 16
 VERSION_MISMATCH = 18
 ERROR_UNKNOWN = 999
-
-# A GPU's architecture from its compute capability, for drivers too old to be asked (nvmlDeviceGetArchitecture).
-_ARCHITECTURES = (
-    ((3, 0), "kepler"),
-    ((5, 0), "maxwell"),
-    ((6, 0), "pascal"),
-    ((7, 0), "volta"),
-    ((7, 5), "turing"),
-    ((8, 0), "ampere"),
-    ((8, 9), "ada"),
-    ((9, 0), "hopper"),
-    ((10, 0), "blackwell"),
-)
-# Compute capability 10.7 lies between those of Blackwell and is Rubin's.
-_RUBIN = (10, 7)
-
-Facts = dict[str, Any]
+ERROR_NAMES = {
+    4: "NO_PERMISSION",
+    9: "DRIVER_NOT_LOADED",
+    12: "LIBRARY_NOT_FOUND",
+    15: "GPU_IS_LOST",
+    16: "RESET_REQUIRED",
+    17: "OPERATING_SYSTEM",
+    18: "LIB_RM_VERSION_MISMATCH",
+    28: "GPU_NOT_FOUND",
+    999: "UNKNOWN",
+}
+# For drivers too old to tell the architecture. 10.7 lies between the compute capabilities of Blackwell and is Rubin's.
+_FIRST_CAPABILITIES = {
+    (3, 0): "kepler",
+    (5, 0): "maxwell",
+    (6, 0): "pascal",
+    (7, 0): "volta",
+    (7, 5): "turing",
+    (8, 0): "ampere",
+    (8, 9): "ada",
+    (9, 0): "hopper",
+    (10, 0): "blackwell",
+    (10, 7): "rubin",
+    (10, 8): "blackwell",
+}
 
 
 @dataclass
@@ -89,19 +68,9 @@ class Observation:
     hung: bool = False
 
 
-class Observer(Protocol):
-    """A source of GPU facts. It never raises and never hangs: what goes wrong is part of the observation."""
-
-    source: str
-
-    def observe(self) -> Observation:
-        """Return what the source says."""
-
-
-def error(code: int | None, message: str) -> Facts:
+def error(code: int | None, message: str, name: str | None = None) -> Facts:
     """Return an NVML error as the facts tell it."""
-    name = ERROR_NAMES.get(code) if code is not None else None
-    return {"code": code, "name": f"NVML_ERROR_{name}" if name else f"NVML_ERROR_{code}", "message": message}
+    return {"code": code, "name": name or f"NVML_ERROR_{ERROR_NAMES.get(code or 0, code)}", "message": message}
 
 
 def health_of(code: int | None) -> str:
@@ -112,27 +81,81 @@ def health_of(code: int | None) -> str:
 def architecture_of(capability: str | None) -> str | None:
     """Return the architecture that a compute capability belongs to; None below Kepler and where there is none."""
     match = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", capability or "")
-    if not match:
-        return None
-    version = (int(match[1]), int(match[2]))
-    if version == _RUBIN:
-        return "rubin"
-    return next((name for start, name in reversed(_ARCHITECTURES) if version >= start), None)
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    return next((name for start, name in reversed(_FIRST_CAPABILITIES.items()) if version >= start), None)
 
 
 def pci_address(text: str) -> str | None:
     """Return a PCI address as sysfs writes it. NVML writes the domain with eight digits."""
-    match = re.fullmatch(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])", text.strip())
-    if not match:
+    match = re.fullmatch(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])", text.strip())
+    return f"{int(match[1] or '0', 16):04x}:{match[2]}".lower() if match else None
+
+
+def switches(current: object, pending: object) -> Facts:
+    """Return the facts of something that is on or off now and after the next reset."""
+    return {"current": None if current is None else bool(current), "pending": None if pending is None else bool(pending)}
+
+
+def mig_device(index: int | None, name: str | None, uuid: str | None, profile: str | None, memory_mib: int | None) -> Facts:
+    """Return the facts of a part of a GPU."""
+    return {"index": index, "name": name, "uuid": uuid, "profile": profile, "memory_total_mib": memory_mib}
+
+
+class Leftovers:
+    """Which queries of an earlier run still hang in the driver, so that no run adds another one.
+
+    A note per query, below /run, so that a reboot clears it: the process that could not be killed.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        user = os.geteuid()
+        self._directory = os.path.join(root, "run", f"user/{user}" if user else "", "difyops-gpu")
+
+    def living(self, name: str) -> _command.Process | None:
+        """Return the process that an earlier run left behind for this query, None when there is none or it has ended."""
+        path = os.path.join(self._directory, name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                process = _command.Process(*json.load(file))
+        except (OSError, ValueError, TypeError):
+            return None
+        if not self._is_ours():
+            return None
+        if process.start_time and _command.start_time(process.pid) == process.start_time:
+            return process
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         return None
-    return f"{int(match[1] or '0', 16):04x}:{match[2]}:{match[3]}.{match[4]}".lower()
+
+    def remember(self, name: str, process: _command.Process) -> bool:
+        """Note a process that stays behind; return False where no note can be kept."""
+        path = os.path.join(self._directory, name)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._directory, 0o700)
+            if not self._is_ours():
+                return False
+            with open(path + ".new", "w", encoding="utf-8") as file:
+                json.dump((process.pid, process.start_time), file)
+            os.replace(path + ".new", path)
+        except OSError:
+            return False
+        return True
+
+    def _is_ours(self) -> bool:
+        """Nobody else may steer which process this user takes for a hanging query."""
+        try:
+            status = os.lstat(self._directory)
+        except OSError:
+            return False
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 class Guard:
-    """Asks something that may hang in the driver, at most once at a time and never longer than its limit."""
+    """Asks a source that may hang in the driver, at most once at a time and never longer than its limit."""
 
     def __init__(self, source: str, leftovers: Leftovers, timeout_s: float) -> None:
-        self._source = source
+        self.source = source
         self._leftovers = leftovers
         self._timeout_s = timeout_s
 
@@ -145,9 +168,7 @@ class Guard:
             answer = json.loads(result.stdout)
         except ValueError:
             end = f"signal {-result.rc}" if result.rc and result.rc < 0 else f"exit status {result.rc}"
-            message = f"The child process that asked {self._source} ended with {end} and no answer."
-            failure = {"code": None, "name": "CRASHED", "message": message}
-            return Observation(self._source, ok=False, message=message, error=failure)
+            return self._failed(f"The child process that asked {self.source} ended with {end} and no answer.", "CRASHED")
         return answer if isinstance(answer, dict) else {}
 
     def run(self, *argv: str) -> _command.Result | Observation:
@@ -155,23 +176,27 @@ class Guard:
         return self._ask(lambda: _command.run(argv, self._timeout_s))
 
     def _ask(self, question: Callable[[], _command.Result]) -> _command.Result | Observation:
-        left = self._leftovers.living(self._source)
-        if left is not None:
-            return self._timed_out(f"an earlier query (process {left.pid}) still hangs in the driver")
-        try:
-            result = question()
-        except _command.CannotStart as failure:
-            return Observation(self._source, ok=False, message=str(failure))
-        if not result.timed_out:
-            return result
-        story = f"no answer within {self._timeout_s:g} seconds"
-        if result.survivor is not None:
-            story += f"; the query (process {result.survivor.pid}) cannot be killed and was left behind"
-            if not self._leftovers.remember(self._source, result.survivor):
-                story += ", and no note of it could be kept"
-        return self._timed_out(story)
+        left = self._leftovers.living(self.source)
+        story = f"an earlier query (process {left.pid}) still hangs in the driver" if left else ""
+        if not left:
+            try:
+                result = question()
+            except _command.CannotStart as failure:
+                return Observation(self.source, ok=False, message=str(failure))
+            if not result.timed_out:
+                return result
+            story = f"no answer within {self._timeout_s:g} seconds"
+            if result.survivor:
+                story += f"; the query (process {result.survivor.pid}) cannot be killed and was left behind"
+                if not self._leftovers.remember(self.source, result.survivor):
+                    story += ", and no note of it could be kept"
+        return self._failed(f"The NVIDIA driver hangs: {story}. Read the kernel log for NVRM and Xid, then reboot this host.", "TIMEOUT")
 
-    def _timed_out(self, story: str) -> Observation:
-        message = f"The NVIDIA driver hangs: {story}. Read the kernel log for NVRM and Xid, then reboot this host."
-        failure = {"code": None, "name": "TIMEOUT", "message": message}
-        return Observation(self._source, ok=False, message=message, error=failure, hung=True)
+    def _failed(self, message: str, name: str) -> Observation:
+        return Observation(self.source, False, message, error(None, message, name), hung=name == "TIMEOUT")
+
+
+def kernel(guard: Guard, root: str) -> Observation:
+    """Ask the last resort: the driver's files in /proc."""
+    answer = guard.call(lambda: _sysfs.names(root)) if os.path.isdir(os.path.join(root, "proc/driver/nvidia")) else {}
+    return answer if isinstance(answer, Observation) else Observation(_sysfs.SOURCE, ok=True, gpus=answer)

@@ -1,167 +1,250 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages of the NVIDIA driver and of its container toolkit are installed, from dpkg or rpm.
-
-This is private to difyops.gpu.
-"""
+"""The installed packages of the NVIDIA driver and its container toolkit, and what holds them."""
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Callable, NamedTuple, Optional
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _command
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _sysfs
 from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts
 
-TOOLKIT = (
-    "nvidia-container-toolkit",
-    "nvidia-container-toolkit-base",
-    "libnvidia-container-tools",
-    "libnvidia-container1",
-)
+TOOLKIT = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
 _TIMEOUT_S = 30.0
+_DPKG = r"${db:Status-Status}\t${Package}\t${Version}\t${Maintainer}\t${db:Status-Want}\t${source:Package}\n"
+_RPM = r"installed\t%{NAME}\t%{VERSION}-%{RELEASE}\t%{VENDOR}\n"
 _PATTERNS = ("*nvidia*", "libcuda1", "cuda-drivers*")
-_UPSTREAM = re.compile(r"^(?:[0-9]+:)?([0-9]+(?:\.[0-9]+)+)")
-_DRIVER_VERSION = re.compile(r"^[0-9]{3}\.[0-9]{1,3}(\.[0-9]{1,3})?$")
 
-# Which packages tell the driver's version, the surest first. A metapackage may be a leftover that only depends on
-# another branch (on Ubuntu most are), so it comes last.
+# Which packages tell the driver's version; the surest first. Most metapackages of Ubuntu only lead to another branch.
 _KERNEL = re.compile(
     r"^(nvidia-(\w+-)*kernel-(\w+-)*(dkms|source)|nvidia-dkms(-.+)?|dkms-nvidia(-.+)?|a?kmod-nvidia(-.+)?"
     r"|nvidia-kernel-source(-.+)?|linux-modules-nvidia-.+)$"
 )
-_LIBRARY = re.compile(r"^(libcuda1|libnvidia-compute-.+|(lib)?nvidia-[\w-]*cuda1|nvidia-driver-cuda-libs|xorg-x11-drv-nvidia-cuda-libs)$")
+_LIBRARY = re.compile(
+    r"^(libcuda1|libnvidia-compute(-.+)?|(lib)?nvidia-[\w-]*cuda1|nvidia-driver-cuda-libs|xorg-x11-drv-nvidia-cuda-libs)$"
+)
 _META = re.compile(
-    r"^(nvidia-driver(-[0-9]+(-server)?(-open)?)?|nvidia-tesla(-[0-9]+)?-driver|nvidia-legacy-[0-9]+xx-driver"
-    r"|nvidia-open(-[0-9]+)?|cuda-drivers(-[0-9]+)?|nvidia-headless-.+|xorg-x11-drv-nvidia)$"
+    r"^(nvidia-driver(-\d+)?(-server)?(-open)?|nvidia-tesla(-\d+)?-driver|nvidia-legacy-\d+xx-driver"
+    r"|nvidia-open(-\d+)?|cuda-drivers(-\d+)?|nvidia-headless-.+|xorg-x11-drv-nvidia)$"
 )
-# Where a package comes from, by the text of its maintainer or vendor.
-_ORIGINS = (
-    ("rpm fusion", "rpmfusion"),
-    ("debian", "debian"),
-    ("ubuntu", "ubuntu"),
-    ("nvidia", "nvidia"),
-    ("negativo17", "negativo17"),
-)
+# By the text of maintainer or vendor.
+_ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
+# The value of a rule that keeps a version, not only a branch (580.*). From priority 1000 on apt even goes back to it.
+_HOLDS = {"hold": "", "preference": r"version .*\d\\?\.\d.* priority \d", "versionlock": r"[^!<>]*\d\.\d", "exclude": "$"}
+# Of a rule: kind, name, value.
+Rule = tuple[str, str, Optional[str]]
 
 
 class Package(NamedTuple):
-    """An installed package. ``broken`` says that its installation was not finished."""
+    """An installed package: ``broken`` when not fully, ``held`` when dpkg is to keep it."""
 
     name: str
     version: str
     maker: str
     broken: bool
+    held: bool = False
+    source: str = ""
 
 
 class PackagesUnknown(Exception):  # noqa: N818
     """The package manager could not be asked. Its text is a sentence."""
 
 
-def installed(root: str, family: str | None, search: Sequence[str] = ()) -> list[Package]:
-    """Return the installed packages that may concern the driver or the toolkit. Raises PackagesUnknown."""
-    managers = (_rpm, _dpkg) if family == "rhel" else (_dpkg, _rpm)
-    for manager in managers:
-        packages = manager(root, search)
-        if packages is not None:
-            return packages
-    raise PackagesUnknown("Neither dpkg-query nor rpm is on this host, so nobody knows which packages are installed.")
-
-
-def _dpkg(root: str, search: Sequence[str]) -> list[Package] | None:
-    program = _command.find("dpkg-query", search)
+def ask(root: str, family: str | None, search: Sequence[str] = ()) -> Callable[[], list[Package]]:
+    """Start asking for packages and return the function that waits for them. Both raise PackagesUnknown."""
     database = os.path.join(root, "var/lib/dpkg")
-    if program is None or not os.path.exists(os.path.join(database, "status")):
-        return None
-    form = r"${db:Status-Status}\t${Package}\t${Version}\t${Maintainer}\n"
-    result = _ask(program, f"--admindir={database}", "--show", f"--showformat={form}", *_PATTERNS)
-    # 1 says that a pattern matched nothing, which is an answer.
-    if result.rc not in (0, 1):
-        raise PackagesUnknown(f"dpkg-query failed: {' '.join(result.err.split())[:200]}")
-    return parse_dpkg(result.out)
+    managers = {
+        "dpkg-query": [f"--admindir={database}", "--show", f"--showformat={_DPKG}"],
+        "rpm": ["--root", os.path.abspath(root), "--query", "--all", f"--queryformat={_RPM}"],
+    }
+    for name in sorted(managers, reverse=family == "rhel"):
+        program = _command.find(name, search)
+        if program and (name == "rpm" or os.path.exists(os.path.join(database, "status"))):
+            try:
+                running = _command.start([program, *managers[name], *_PATTERNS], _TIMEOUT_S)
+            except _command.CannotStart as error:
+                raise PackagesUnknown(str(error)) from error
+            # 1 of dpkg-query says that a pattern matched nothing.
+            return lambda: _answer(name, running.result(), (0,) if name == "rpm" else (0, 1))
+    raise PackagesUnknown("Neither dpkg-query nor rpm is on this host, so nobody knows what is installed.")
 
 
-def _rpm(root: str, search: Sequence[str]) -> list[Package] | None:
-    program = _command.find("rpm", search)
-    if program is None:
-        return None
-    form = r"%{NAME}\t%{VERSION}-%{RELEASE}\t%{VENDOR}\n"
-    result = _ask(program, "--root", os.path.abspath(root), "--query", "--all", f"--queryformat={form}", *_PATTERNS)
-    if result.rc != 0:
-        raise PackagesUnknown(f"rpm failed: {' '.join(result.err.split())[:200]}")
-    return parse_rpm(result.out)
-
-
-def _ask(*argv: str) -> _command.Result:
-    try:
-        result = _command.run(argv, _TIMEOUT_S)
-    except _command.CannotStart as error:
-        raise PackagesUnknown(str(error)) from error
+def _answer(name: str, result: _command.Result, well: Sequence[int]) -> list[Package]:
     if result.timed_out:
-        raise PackagesUnknown(f"{os.path.basename(argv[0])} did not answer within {_TIMEOUT_S:g} seconds.")
-    return result
+        raise PackagesUnknown(f"{name} did not answer within {_TIMEOUT_S:g} seconds.")
+    if result.rc not in well:
+        raise PackagesUnknown(f"{name} failed: {' '.join(result.err.split())[:200]}")
+    return parse(result.out)
 
 
-def parse_dpkg(text: str) -> list[Package]:
-    """Return the packages of an answer in the form asked for; those of which only configuration is left do not count."""
+def parse(text: str) -> list[Package]:
+    """Return the packages of an answer, without those of which only configuration is left."""
     packages = set()
     for line in text.splitlines():
-        state, name, version, maker = [*line.split("\t"), "", "", ""][:4]
+        state, name, version, maker, want, source = [*line.split("\t"), "", "", "", "", ""][:6]
         if name and version and state not in ("not-installed", "config-files"):
-            packages.add(Package(name, version, maker, broken=state not in ("installed", "triggers-pending")))
-    return sorted(packages)
-
-
-def parse_rpm(text: str) -> list[Package]:
-    """Return the packages of an answer in the form asked for. rpm writes (none) for a vendor that is not known."""
-    packages = set()
-    for line in text.splitlines():
-        name, version, maker = [*line.split("\t"), "", ""][:3]
-        if name and version:
-            packages.add(Package(name, version, maker, broken=False))
+            packages.add(Package(name, version, maker, state not in ("installed", "triggers-pending"), want == "hold", source))
     return sorted(packages)
 
 
 def upstream(version: str) -> str | None:
-    """Return the upstream part of a package version: 535.261.03 of 535.261.03-1~deb12u1, without the epoch."""
-    match = _UPSTREAM.match(version)
+    """Return the upstream part of a version: 1.17.8 of 1:1.17.8-1."""
+    match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)+)", version)
     return match[1] if match else None
 
 
-def driver(packages: Iterable[Package]) -> Facts | None:
+def driver_packages(packages: Iterable[Package]) -> list[Package]:
+    """Return the packages that make the driver, in the order above."""
+    known = list(packages)
+    return [package for pattern in (_KERNEL, _LIBRARY, _META) for package in known if pattern.match(package.name)]
+
+
+def driver(packages: Iterable[Package], pins: Sequence[Facts] = ()) -> Facts | None:
     """Return the installed driver; None when no package carries one. A library alone is no driver."""
-    ranks: dict[str, list[Package]] = {"kernel": [], "library": [], "meta": []}
-    for package in packages:
-        for rank, pattern in (("kernel", _KERNEL), ("library", _LIBRARY), ("meta", _META)):
-            if pattern.match(package.name):
-                ranks[rank].append(package)
-                break
-    if not ranks["kernel"] and not ranks["meta"]:
+    known = driver_packages(packages)
+    carriers = next(filter(None, ([package for package in known if kind.match(package.name)] for kind in (_KERNEL, _META))), None)
+    if not carriers:
         return None
-    known = [*ranks["kernel"], *ranks["library"], *ranks["meta"]]
-    version = next((found for found in map(_driver_version, known) if found), None)
-    carriers = ranks["kernel"] or ranks["meta"]
+    versions = [upstream(package.version) or "" for package in known]
     return {
-        "version": version,
+        # That of prebuilt modules is the kernel's.
+        "version": next((version for version in versions if re.fullmatch(r"\d{3}(\.\d{1,3}){1,2}", version)), None),
         "flavour": "open" if any("open" in package.name.split("-") for package in carriers) else "proprietary",
-        "origin": next((origin for package in known for key, origin in _ORIGINS if key in package.maker.lower()), None),
+        "origin": next((origin for package in known for key, origin in _ORIGINS.items() if key in package.maker.lower()), None),
         "packages": [{"name": package.name, "version": package.version} for package in sorted(known)],
-        "pinned": None,
+        "pinned": pinned(known, pins),
+        "pins": list(pins),
     }
 
 
-def _driver_version(package: Package) -> str | None:
-    """Return the driver's version; None where the version is another thing's, such as the kernel's."""
-    version = upstream(package.version)
-    return version if version and _DRIVER_VERSION.match(version) else None
+def pinned(packages: Iterable[Package], pins: Sequence[Facts]) -> bool:
+    """Say whether a rule holds each package of the driver at its version."""
+    holding = [pin["name"] for pin in pins if re.match(_HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
+    known = driver_packages(packages)
+    return bool(known) and all(any(matches(name, package) for name in holding) for package in known)
+
+
+def matches(pattern: str, package: Package) -> bool:
+    """Say whether a rule's name, glob or /regular expression/ means a package."""
+    pattern, name = re.sub(r"(?<=.):\w+$", "", pattern), package.name
+    if pattern.startswith("src:"):
+        pattern, name = pattern[4:], package.source
+    if pattern[:1] != "/":
+        return fnmatch.fnmatchcase(name, pattern.lower())
+    try:
+        return re.search(pattern[1:].rstrip("/"), name, re.IGNORECASE) is not None
+    except re.error:
+        return False
 
 
 def toolkit(packages: Iterable[Package]) -> tuple[dict[str, str | None], str | None, bool | None]:
-    """Return the versions of the toolkit's packages, its upstream version, and whether all that are there are alike."""
+    """Return the versions of the toolkit's packages, its upstream version, and whether those that are there are alike."""
     there = {package.name: package.version for package in packages}
     versions = {name: there.get(name) for name in TOOLKIT}
     present = [version for version in versions.values() if version]
     return versions, upstream(present[0]) if present else None, len(set(map(upstream, present))) == 1 if present else None
+
+
+def pins(root: str, family: str | None, packages: Iterable[Package]) -> list[Facts]:
+    """Return the rules that concern a package of the driver; a file that cannot be read has none."""
+    known = driver_packages(packages)
+    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in sorted(known) if package.held]
+    for directory, pattern, told in _DNF if family == "rhel" else _APT:
+        for file in _sysfs.listing(root, directory):
+            if re.fullmatch(pattern, file):
+                rules += [(*rule, f"/{directory}/{file}") for rule in told(_sysfs.read(root, directory, file) or "")]
+    found = dict.fromkeys(rule for rule in rules if any(_concerns(rule[0], rule[1], package) for package in known))
+    return [dict(zip(("kind", "name", "value", "path"), rule)) for rule in found]
+
+
+def _concerns(kind: str, name: str, package: Package) -> bool:
+    if kind == "blocklist":
+        with contextlib.suppress(re.error):
+            return re.match(name, package.name) is not None
+        return False
+    whole = package._replace(name=f"{package.name}-{package.version}")
+    return kind == "module_stream" or any(matches(name, form) for form in (package, whole))
+
+
+def preferences(text: str) -> Iterator[Rule]:
+    """Give the rules of apt preferences that want one version above all, or forbid any."""
+    for stanza in re.split(r"\n[ \t]*\n", re.sub(r"(?m)^#.*\n?", "", text)):
+        fields = {key.lower(): value for key, value in re.findall(r"(?m)^([\w-]+)[ \t]*:[ \t]*(.*(?:\n[ \t].*)*)", stanza)}
+        pin = " ".join(fields.get("pin", "").split())
+        number = re.match(r"[+-]?[0-9]{1,5}", fields.get("pin-priority", ""))
+        priority = int(number[0]) if number else 0
+        version = pin.startswith("version ")
+        for name in fields.get("package", "").split():
+            # A version of every package there is means nothing to apt.
+            if ((pin and priority < 0) or (version and priority >= 990)) and not (version and name == "*"):
+                yield "preference", name, f"{pin}, priority {priority}"
+
+
+def blocklist(text: str) -> Iterator[Rule]:
+    """Give what unattended-upgrades leaves alone, as regular expressions."""
+    text = re.sub(r"(?m)^\s*(//|#).*", "", text)
+    for entries in re.findall(r'(?i)\bPackage-Blacklist\s*(?:::)?\s*("[^"]*"|\{[^}]*)', text):
+        yield from (("blocklist", name, None) for name in re.findall(r'"([^"\n]+)"', entries))
+
+
+def versionlock(text: str) -> Iterator[Rule]:
+    """Give the locks of dnf 4; those with an exclamation mark are versions to avoid."""
+    for avoid, pattern in re.findall(r"(?m)^\s*(!?)([^#!\s]+)", text):
+        name, version = _split(pattern)
+        yield "versionlock", name, f"!{version or '*'}" if avoid else version
+
+
+def versionlock5(text: str) -> Iterator[Rule]:
+    """Give the locks of dnf 5, whose conditions must all be true."""
+    for block in text.split("[[packages]]")[1:]:
+        fields = re.findall(r"""(?m)^\s*(name|comparator|value)\s*=\s*["']([^"'\n]*)""", block)
+        signs, values = ([value for key, value in fields if key == wanted] for wanted in ("comparator", "value"))
+        value = " and ".join(value if sign == "=" else f"{sign} {value}" for sign, value in zip(signs, values))
+        yield from (("versionlock", name, value) for key, name in fields if key == "name")
+
+
+def excludes(text: str) -> Iterator[Rule]:
+    """Give what dnf leaves out: everywhere, or (then there is a value) of one repository or certain versions."""
+    for section, fields in _sections(text):
+        for pattern in re.findall(r"[^\s,]+", f"{fields.get('exclude', '')},{fields.get('excludepkgs', '')}"):
+            name, version = _split(pattern)
+            yield "exclude", name, version if section == "main" else section
+
+
+def streams(text: str) -> Iterator[Rule]:
+    """Give the stream of a dnf module that is enabled, or that the module is disabled."""
+    for name, fields in _sections(text):
+        if fields.get("state") in ("enabled", "disabled"):
+            yield "module_stream", name, fields.get("stream") if fields["state"] == "enabled" else "disabled"
+
+
+def _split(pattern: str) -> tuple[str, str | None]:
+    """Return name and version of a pattern; a number without a dot or star belongs to the name."""
+    match = re.fullmatch(r"(.+?)-((?:[0-9]+:)?[0-9]+[.*].*)", pattern)
+    return (match[1], match[2]) if match else (pattern, None)
+
+
+def _sections(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for section, body in re.findall(r"(?m)^\[(.+)\](.*(?:\n(?!\[).*)*)", text):
+        yield section, dict(re.findall(r"(?m)^(\w+)[ \t]*=[ \t]*(.*(?:\n[ \t].*)*)", body))
+
+
+# apt passes over names with other endings or characters.
+_APT = (
+    ("etc/apt", "preferences", preferences),
+    ("etc/apt/preferences.d", r"[\w:-]+|[\w:-][\w:.-]*\.pref", preferences),
+    ("etc/apt/apt.conf.d", r"[\w:-]+|[\w:-][\w:.-]*\.conf", blocklist),
+)
+_DNF = (
+    ("etc/dnf/plugins", r"versionlock\.list", versionlock),
+    ("etc/dnf", r"versionlock\.toml", versionlock5),
+    ("etc/dnf", r"dnf\.conf", excludes),
+    ("etc/yum.repos.d", r".+\.repo", excludes),
+    ("etc/dnf/modules.d", r".*nvidia.*\.module", streams),
+)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _probe_program
+from ansible_collections.difyops.gpu.plugins.module_utils import _probe_extras, _probe_program
 from ansible_collections.difyops.gpu.plugins.module_utils._docker import DockerTimeout
 
 # Where images keep the interpreter that has PyTorch: on the path, or in a virtual environment of its own.
@@ -65,11 +65,16 @@ class ProbeReport:
         """Return the results of the computations on the GPUs, by index."""
         return [data for name, data in self.stages.items() if name.startswith("kernel ")]
 
+    def extras(self) -> dict[str, dict[str, Any]]:
+        """Return what was said of the other GPU runtimes of the image, by name; None of those that were cut off."""
+        return {name.partition(" ")[2]: data for name, data in self.stages.items() if name.startswith("extra ")}
+
 
 def program(gpu: bool, timeout_s: float, require_torch: bool) -> bytes:
     """Return the source of the probe, ending in the call that starts it."""
     config = json.dumps({"gpu": gpu, "timeout_s": timeout_s, "require_torch": require_torch})
-    return f"{inspect.getsource(_probe_program)}\n\nsys.exit(main({config!r}))\n".encode()
+    extras = inspect.getsource(_probe_extras) if gpu else ""
+    return f"{inspect.getsource(_probe_program)}\n\nsys.exit(main({config!r}, {extras!r}))\n".encode()
 
 
 def parse(stdout: bytes) -> ProbeReport:

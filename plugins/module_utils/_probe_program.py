@@ -7,6 +7,9 @@ The source of this file is fed to the container's own Python on standard input, 
 uses the standard library only, runs on Python 3.8 and newer, writes no file, needs no root, and reports every stage as
 one line on standard output the moment it begins and ends: a run that hangs still says where.
 
+The proof ends with the stage "done". What comes after it is worth knowing and decides nothing: the CUDA libraries that
+are in use, which processes of the container use the GPU, and the other GPU runtimes of the image.
+
 This is private to difyops.gpu.
 """
 
@@ -24,6 +27,8 @@ import os
 import platform
 import re
 import signal
+import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -46,7 +51,21 @@ ROUNDS = 2
 # or broken memory is near 1. So 1e-4 passes every honest float32, with room for its rounding, and nothing else.
 TOLERANCE = 1e-4
 
+# The rate of the GPU is measured with growing matrices, since a small product cannot keep a large GPU busy. It stops
+# growing when one product takes this long, in seconds, so that a slow GPU costs little as well.
+RATE_SIZES = (1024, 2048, 4096)
+RATE_ENOUGH_S = 0.02
+RATE_ROUNDS = 3
+MIB = 2**20
+
+# A runtime of the image gets at most this many seconds for its check, and none is begun with less than the least.
+EXTRA_LIMIT_S = 45.0
+EXTRA_LEAST_S = 5.0
+EXTRAS = ("onnxruntime", "tensorrt")
+
 # Attributes of cuDeviceGetAttribute (cuda.h).
+_ATTRIBUTE_CLOCK_RATE = 13  # kHz, the highest that the device is meant to reach
+_ATTRIBUTE_MULTIPROCESSORS = 16
 _ATTRIBUTE_COMPUTE_MODE = 20
 _ATTRIBUTE_CAPABILITY_MAJOR = 75
 _ATTRIBUTE_CAPABILITY_MINOR = 76
@@ -231,6 +250,8 @@ def list_devices(driver: Driver) -> dict[str, Any]:
                 "uuid": driver.uuid(device.value),
                 "compute_capability": None if major is None or minor is None else f"{major}.{minor}",
                 "compute_mode": None if mode is None else _COMPUTE_MODES.get(mode, str(mode)),
+                "multiprocessors": driver.attribute(_ATTRIBUTE_MULTIPROCESSORS, device.value),
+                "clock_khz": driver.attribute(_ATTRIBUTE_CLOCK_RATE, device.value),
             }
         )
     return data
@@ -246,7 +267,64 @@ def import_torch(holder: list[Any]) -> dict[str, Any]:
         "cuda": getattr(version, "cuda", None),
         "hip": getattr(version, "hip", None),
         "path": getattr(torch, "__file__", None),
+        "libraries": cuda_libraries(),
     }
+
+
+# The libraries whose major version is that of CUDA itself; cuFFT, cuSPARSE and cuDNN count by themselves. Wheels put a
+# digest into some names, as in libcudart-d0da41ae.so.11.0.
+_CUDA_LIBRARY = re.compile(r"lib(cudart|cublas|cublasLt|nvrtc)(?:-[0-9a-f]{8})?\.so\.(\d+)")
+
+
+def cuda_libraries(maps: str = "/proc/self/maps") -> list[dict[str, Any]]:
+    """The CUDA libraries that this process has mapped, each with the major version of CUDA that it belongs to."""
+    found: dict[str, dict[str, Any]] = {}
+    with contextlib.suppress(OSError), open(maps, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            path = "/" + line.rstrip("\n").partition("/")[2]
+            match = _CUDA_LIBRARY.match(os.path.basename(path))
+            if match:
+                found[path] = {"name": match.group(1), "major": int(match.group(2)), "path": shorten(path)}
+    return [found[path] for path in sorted(found)]
+
+
+def look_at_libraries(torch: Any) -> dict[str, Any]:
+    """The CUDA libraries after the computation has loaded what it needs, and what PyTorch says about its cuDNN."""
+    data: dict[str, Any] = {"libraries": cuda_libraries(), "cudnn": None, "cudnn_error": None}
+    cudnn: Any = getattr(getattr(torch, "backends", None), "cudnn", None)
+    if hasattr(cudnn, "version"):
+        try:
+            data["cudnn"] = cudnn.version()  # PyTorch compares it with the one it was built with, and raises
+        except Exception as error:
+            data["cudnn_error"] = describe(error)
+    return data
+
+
+def look_at_processes(root: str = "/proc") -> dict[str, Any]:
+    """How many other processes of the container there are, and how many of them have the GPU in use."""
+    data = {"seen": 0, "hidden": 0, "using": 0}
+    for name in [name for name in os.listdir(root) if name.isdigit() and int(name) != os.getpid()]:
+        try:
+            using = uses_gpu(os.path.join(root, name))
+        except FileNotFoundError:
+            continue  # ended just now
+        except OSError:
+            data["hidden"] += 1
+            continue
+        data["seen"] += 1
+        data["using"] += using
+    return data
+
+
+def uses_gpu(process: str) -> bool:
+    """Whether a process has a device file of a GPU open, or libcuda mapped. Raises OSError when it may not be looked at."""
+    folder = os.path.join(process, "fd")
+    for number in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if re.match(r"/dev/nvidia(\d|-uvm$)", os.readlink(os.path.join(folder, number))):
+                return True
+    with open(os.path.join(process, "maps"), encoding="utf-8", errors="replace") as maps:
+        return any("/libcuda.so" in line for line in maps)
 
 
 def ask_torch(torch: Any) -> dict[str, Any]:
@@ -295,6 +373,14 @@ def multiply_on_gpu(torch: Any, index: int) -> dict[str, Any]:
             data.update(compare_product(torch, f"cuda:{index}"))
     except Exception as error:
         data.update(error=describe(error), kind=kind_of(error))
+        return data
+    if "gpu_ms" not in data:
+        return data
+    try:
+        with torch.no_grad():
+            data["rate"] = measure_rate(torch, f"cuda:{index}", free)
+    except Exception as error:
+        data["rate"] = {"error": describe(error)}  # the product was right all the same
     return data
 
 
@@ -305,6 +391,9 @@ def compare_product(torch: Any, device: str) -> dict[str, Any]:
     expected, first_ms = timed_product(left, right)
     left_there, right_there = left.to(device), right.to(device)
     product = left_there @ right_there
+    place = str(getattr(product, "device", device))
+    if not place.startswith("cuda"):
+        return {"size": SIZE, "device": place, "right": False}  # mixing it with what is on the GPU would only raise
     # The product itself runs in a library of its own; the difference taken on the GPU runs PyTorch's own kernels too.
     there = float((product - expected.to(device)).abs().max().item())
     here = float((product.cpu() - expected).abs().max().item())
@@ -315,22 +404,43 @@ def compare_product(torch: Any, device: str) -> dict[str, Any]:
         "relative_error": error if math.isfinite(error) else str(error),
         "tolerance": TOLERANCE,
         "right": bool(error <= TOLERANCE),  # False also for NaN
+        "device": place,
         "gpu_ms": time_on_gpu(torch, device, left_there, right_there),
         # The better of two: the CPU gets the benefit of the doubt.
         "cpu_ms": min(first_ms, timed_product(left, right)[1]),
     }
 
 
-def time_on_gpu(torch: Any, device: str, left: Any, right: Any) -> float:
+def measure_rate(torch: Any, device: str, free: int) -> dict[str, Any]:
+    """Measure how many float32 operations a second the GPU does in matrix products, in units of 10^9."""
+    data: dict[str, Any] = {"size": None, "ms": None, "gflops": None}
+    for size in RATE_SIZES:
+        if 4 * 3 * size * size > free // 2:
+            break  # never at the cost of the service beside
+        left = torch.randn(size, size, device=device)
+        left @ left  # loads the code for this size, and wakes the clocks
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        times = [time_on_gpu(torch, device, left, left, rounds=1) for _round in range(RATE_ROUNDS)]
+        taken = (time.perf_counter() - started) / RATE_ROUNDS
+        median = statistics.median(times)
+        if median > 0:
+            data = {"size": size, "ms": median, "gflops": round(2 * size**3 / median / 1e6, 1)}
+        if taken > RATE_ENOUGH_S:
+            break
+    return data
+
+
+def time_on_gpu(torch: Any, device: str, left: Any, right: Any, rounds: int = ROUNDS) -> float:
     """Milliseconds of one product on the GPU, by the GPU's own clock; the caller has run one already (warm-up)."""
     torch.cuda.synchronize(device)
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
-    for _round in range(ROUNDS):
+    for _round in range(rounds):
         left @ right
     end.record()
     torch.cuda.synchronize(device)
-    return round(float(start.elapsed_time(end)) / ROUNDS, 4)
+    return round(float(start.elapsed_time(end)) / rounds, 4)
 
 
 def timed_product(left: Any, right: Any) -> tuple[Any, float]:
@@ -391,9 +501,8 @@ def probe_driver(report: Reporter) -> None:
         report.run("devices", lambda: list_devices(holder[0]))
 
 
-def probe_torch(report: Reporter, gpu: bool) -> None:
-    """PyTorch, and a computation on every GPU or on the CPU."""
-    holder: list[Any] = []
+def probe_torch(report: Reporter, gpu: bool, holder: list[Any]) -> None:
+    """PyTorch, and a computation on every GPU or on the CPU. ``holder`` gets the package, when it can be imported."""
     report.run("torch", lambda: import_torch(holder))
     if not holder:
         return
@@ -405,6 +514,80 @@ def probe_torch(report: Reporter, gpu: bool) -> None:
     elif cuda.get("available"):
         for index in range(int(cuda.get("count", 0))):
             report.run(f"kernel {index}", lambda index=index: multiply_on_gpu(torch, index))  # type: ignore[misc]
+
+
+def probe_extra(name: str, source: str, seconds: float) -> dict[str, Any]:
+    """Check another GPU runtime of the image in a process of its own; once more with PyTorch imported when it fell back."""
+    limit = min(EXTRA_LIMIT_S, seconds)
+    if limit < EXTRA_LEAST_S or not sys.executable:
+        return {"skipped": "no time was left for it" if sys.executable else "the interpreter does not know its own path"}
+    started = time.monotonic()
+    data = run_extra(name, source, limit, with_torch=False)
+    limit -= time.monotonic() - started
+    fell_back = bool(data.get("error")) or ("used" in data and "right" not in data)
+    if fell_back and not data.get("ended") and limit >= EXTRA_LEAST_S:
+        again = run_extra(name, source, limit, with_torch=True)
+        if not again.get("error") and ("right" in again or "builder" in again):
+            return {**again, "with_torch": True}
+    return data
+
+
+def run_extra(name: str, source: str, limit_s: float, with_torch: bool) -> dict[str, Any]:
+    """Run one check to its end or to the end of its time, and return what it said."""
+    config = json.dumps({"name": name, "with_torch": with_torch, "limit_s": limit_s})
+    program = f"{source}\n\nimport sys\nsys.exit(main({config!r}))\n".encode()
+    pipe = subprocess.PIPE
+    child = subprocess.Popen([sys.executable, "-B", "-"], stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        stdout, stderr = child.communicate(program, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        # A process that waits inside the kernel cannot be ended: it is left behind, not waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=2)
+        return {"error": f"no answer within {limit_s:.0f} seconds", "ended": "timeout"}
+    return read_extra(stdout, stderr, child.returncode)
+
+
+def read_extra(stdout: bytes, stderr: bytes, status: int) -> dict[str, Any]:
+    """Return what a check said; an answer that did not come becomes an ``error`` with the last words."""
+    words = reason_in(stderr.decode("utf-8", "replace"))
+    answer = stdout.decode("utf-8", "replace").rpartition("@@dg-extra@@ ")[2].partition("\n")[0]
+    try:
+        data = json.loads(answer)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        return {"error": f"ended with status {status}: {words or 'no output'}", "ended": status}
+    return {**data, "words": words}
+
+
+def reason_in(text: str) -> str:
+    """Return why a library could not be used, out of what it printed: the loader's words, or else its last ones."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    loader, needed = re.search(r"with error: ([^\n]+)", plain), re.search(r"Require (cuDNN \S+ and CUDA [\d.*]*\*)", plain)
+    if loader is None:
+        return " ".join(plain.split())[-TEXT_LIMIT // 2 :]
+    return shorten(loader.group(1) + (f"; it needs {needed.group(1)}" if needed else ""))
+
+
+def has_package(name: str) -> bool:
+    """Whether a package can be found, without importing it; a folder that an uninstalled one left behind is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def probe_rest(report: Reporter, torch: Any, extras: str, ends_at: float) -> None:
+    """What is worth knowing beside the proof. ``ends_at``: when the time is over, by the monotonic clock."""
+    if torch is not None:
+        report.run("libraries", lambda: look_at_libraries(torch))
+    report.run("processes", look_at_processes)
+    for name in EXTRAS if extras else ():
+        if has_package(name):
+            report.run(f"extra {name}", lambda name=name: probe_extra(name, extras, ends_at - time.monotonic() - 2))  # type: ignore[misc]
 
 
 def watch(report: Reporter, timeout_s: float) -> None:
@@ -422,9 +605,14 @@ def watch(report: Reporter, timeout_s: float) -> None:
     signal.alarm(int(timeout_s) + 3)
 
 
-def main(config: str) -> int:
-    """Run the probe; ``config`` is a JSON object with gpu, timeout_s and require_torch."""
+def main(config: str, extras: str = "") -> int:
+    """Run the probe.
+
+    ``config`` is a JSON object with gpu, timeout_s and require_torch; ``extras`` the program that checks one other
+    runtime, empty when none is to be checked.
+    """
     settings = json.loads(config)
+    ends_at = time.monotonic() + float(settings["timeout_s"])
     report = Reporter(write_all)
     # Before any CUDA library is loaded: no JIT cache is written, and no environment variable turns TensorFloat-32 on.
     os.environ["CUDA_CACHE_DISABLE"] = "1"
@@ -436,6 +624,9 @@ def main(config: str) -> int:
     report.run("nodes", look_at_nodes)
     if settings["gpu"]:
         probe_driver(report)
-    probe_torch(report, bool(settings["gpu"]))
+    holder: list[Any] = []
+    probe_torch(report, bool(settings["gpu"]), holder)
     report.line(stage="done", event="end", data={})
+    if settings["gpu"]:
+        probe_rest(report, holder[0] if holder else None, extras, ends_at)
     return 0

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-
-from ansible_collections.difyops.gpu.plugins.module_utils import _observer
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts, Observation
+from typing import Any
 
 SOURCE = "sysfs"
 NVIDIA = "0x10de"
 _VERSION = re.compile(r"\b([0-9]{3}\.[0-9]{1,3}(?:\.[0-9]{1,3})?)\b")
+
+Facts = dict[str, Any]
 
 
 def read(root: str, *parts: str) -> str | None:
@@ -36,32 +36,33 @@ def listing(root: str, *parts: str) -> list[str]:
         return []
 
 
+def devices(root: str, kind: str) -> list[tuple[str, str]]:
+    """Return address and directory of each NVIDIA device on PCI whose class starts with ``kind``, sorted."""
+    directory = os.path.join(root, "sys/bus/pci/devices")
+    places = [(address, os.path.join(directory, address)) for address in listing(directory)]
+    return [(name, place) for name, place in places if read(place, "vendor") == NVIDIA and (read(place, "class") or "").startswith(kind)]
+
+
 def gpus(root: str) -> list[Facts]:
     """Return every NVIDIA display or 3D controller on PCI, whatever drives it, sorted by address."""
-    found = []
-    for address in listing(root, "sys/bus/pci/devices"):
-        device = os.path.join("sys/bus/pci/devices", address)
-        if read(root, device, "vendor") != NVIDIA or not (read(root, device, "class") or "").startswith("0x03"):
-            continue
-        found.append(
-            {
-                "pci_address": address.lower(),
-                "vendor_id": NVIDIA,
-                "device_id": read(root, device, "device"),
-                "subsystem_vendor_id": read(root, device, "subsystem_vendor"),
-                "subsystem_device_id": read(root, device, "subsystem_device"),
-                "class": read(root, device, "class"),
-                "bound_driver": _bound_driver(os.path.join(root, device, "driver")),
-            }
-        )
-    return found
+    return [
+        {
+            "pci_address": address.lower(),
+            "vendor_id": NVIDIA,
+            "device_id": read(device, "device"),
+            "subsystem_vendor_id": read(device, "subsystem_vendor"),
+            "subsystem_device_id": read(device, "subsystem_device"),
+            "class": read(device, "class"),
+            "bound_driver": os.path.basename(os.readlink(link)) if os.path.islink(link) else None,
+        }
+        for address, device in devices(root, "0x03")
+        for link in [os.path.join(device, "driver")]
+    ]
 
 
-def _bound_driver(link: str) -> str | None:
-    try:
-        return os.path.basename(os.readlink(link))
-    except OSError:
-        return None
+def nodes(root: str) -> list[str]:
+    """Return the device nodes of the GPUs, sorted by name."""
+    return [f"/dev/{name}" for name in listing(root, "dev") if re.fullmatch("nvidia[0-9]+", name)]
 
 
 def module_loaded(root: str, name: str) -> bool:
@@ -74,47 +75,26 @@ def loaded_driver(root: str) -> Facts | None:
     text = read(root, "proc/driver/nvidia/version")
     version, flavour = parse_version(text or "")
     version = read(root, "sys/module/nvidia/version") or version
-    if text is None and not module_loaded(root, "nvidia"):
-        return None
-    return {"version": version, "flavour": flavour}
+    return None if text is None and not module_loaded(root, "nvidia") else {"version": version, "flavour": flavour}
 
 
 def parse_version(text: str) -> tuple[str | None, str | None]:
     """Return version and flavour that /proc/driver/nvidia/version tells; None for what it does not."""
     line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
     version = _VERSION.search(line)
-    if "Open Kernel Module" in line:
-        return (version and version[1]) or None, "open"
-    return (version and version[1]) or None, "proprietary" if "Kernel Module" in line else None
+    flavour = "open" if "Open Kernel Module" in line else "proprietary" if "Kernel Module" in line else None
+    return version[1] if version else None, flavour
+
+
+def names(root: str) -> dict[str, Facts]:
+    """Return name and UUID of each GPU by address. The driver answers this, so it may hang."""
+    directory = os.path.join(root, "proc/driver/nvidia/gpus")
+    return {address.lower(): parse_information(read(directory, address, "information") or "") for address in listing(directory)}
 
 
 def parse_information(text: str) -> Facts:
     """Return name and UUID from a GPU's file in /proc/driver/nvidia/gpus; None for what is not known there yet."""
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     uuid = lines.get("GPU UUID", "").strip()
-    return {
-        "name": lines.get("Model", "").strip() or None,
-        # The driver writes question marks until the GPU was used for the first time.
-        "uuid": uuid if uuid and "?" not in uuid else None,
-    }
-
-
-class SysfsObserver:
-    """The last resort: names and UUIDs from /proc. The driver answers these too, so they may hang like it."""
-
-    source = SOURCE
-
-    def __init__(self, guard: _observer.Guard, root: str) -> None:
-        self._guard = guard
-        self._root = root
-
-    def observe(self) -> Observation:
-        answer = self._guard.call(self._collect)
-        if isinstance(answer, Observation):
-            return answer
-        return Observation(SOURCE, ok=True, gpus=answer)
-
-    def _collect(self) -> Facts:
-        directory = "proc/driver/nvidia/gpus"
-        texts = {name: read(self._root, directory, name, "information") for name in listing(self._root, directory)}
-        return {name.lower(): parse_information(text) for name, text in texts.items() if text is not None}
+    # The driver writes question marks until the GPU was used for the first time.
+    return {"name": lines.get("Model", "").strip() or None, "uuid": uuid if uuid and "?" not in uuid else None}

@@ -15,7 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis, _links_container, _links_host
+from ansible_collections.difyops.gpu.plugins.module_utils import (
+    _diagnosis,
+    _extras,
+    _links_container,
+    _links_host,
+    _links_speed,
+    _links_torch,
+    _warnings,
+)
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
     LINKS,
     Case,
@@ -38,21 +46,21 @@ _GPU_JUDGES: dict[str, Callable[[Case], Link]] = {
     "engine": _links_host.engine,
     "device": _links_container.device,
     "cuda": _links_container.cuda,
-    "torch": _links_container.torch,
-    "kernel": _links_container.kernel,
-    "speed": _links_container.speed,
+    "torch": _links_torch.torch,
+    "kernel": _links_torch.kernel,
+    "speed": _links_speed.speed,
 }
 _CPU_JUDGES: dict[str, Callable[[Case], Link]] = {
     **{name: _links_host.unneeded(name) for name in ("bound", "driver", "nvml", "toolkit", "device", "cuda", "speed")},
     "pci": _links_host.pci_cpu,
     "engine": _links_host.engine,
-    "torch": _links_container.torch,
-    "kernel": _links_container.kernel_cpu,
+    "torch": _links_torch.torch,
+    "kernel": _links_torch.kernel_cpu,
 }
 
 
-def judge(expected: Expected, evidence: Evidence, duration_ms: int = 0) -> dict[str, Any]:
-    """Return the verdict."""
+def judge(expected: Expected, evidence: Evidence, duration_ms: int = 0, checked_at: str | None = None) -> dict[str, Any]:
+    """Return the verdict. ``checked_at`` is when the evidence was gathered, as ISO 8601."""
     gpus = mappings(dig(evidence.facts, "gpus"))
     case = Case(expected, evidence, gpus=gpus)
     case.wanted = _links_host.wanted_gpus(case)
@@ -63,7 +71,7 @@ def judge(expected: Expected, evidence: Evidence, duration_ms: int = 0) -> dict[
     inside = [case.links[name] for name in ("device", "cuda", "torch", "kernel")]
     if case.links["engine"].status == "ok" and not any(link.code for link in inside):
         case.links["engine"] = _links_host.health(case, case.links["engine"])
-    return _document(case, duration_ms)
+    return _document(case, duration_ms, checked_at)
 
 
 def needs_health(verdict: Mapping[str, Any]) -> bool:
@@ -71,7 +79,8 @@ def needs_health(verdict: Mapping[str, Any]) -> bool:
     return bool(verdict["code"] == "DG207")
 
 
-def _document(case: Case, duration_ms: int) -> dict[str, Any]:
+def _document(case: Case, duration_ms: int, checked_at: str | None) -> dict[str, Any]:
+    extras = _extras.judge_extras(case)
     links = list(case.links.values())
     proof = [link for link in links if link.link != "speed"]
     failed = [link for link in proof if link.status == "failed"]
@@ -93,6 +102,9 @@ def _document(case: Case, duration_ms: int) -> dict[str, Any]:
             "image_id": container.get("Image"),
         },
         "links": [link.as_dict() for link in links],
+        "extras": [extra._asdict() for extra in extras],
+        "warnings": [warning._asdict() for warning in _warnings.collect(case, extras)],
+        "checked_at": checked_at,
         "duration_ms": duration_ms,
     }
 

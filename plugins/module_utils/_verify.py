@@ -8,6 +8,7 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,23 +65,23 @@ def verify(
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Return the verdict on a container. Whatever cannot be asked becomes part of it; nothing is raised for that."""
-    started = clock()
+    started, now = clock(), datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     evidence = Evidence(facts=facts, container_name=request.container, health_wanted=request.health)
     try:
         engine = connect()
         container = engine.inspect_container(request.container)
     except (_docker.DockerUnavailable, _docker.DockerError) as error:
         evidence = replace(evidence, engine_error=str(error))
-        return judge(request.expected, evidence, _since(started, clock))
-    evidence = replace(evidence, container=container)
+        return judge(request.expected, evidence, _since(started, clock), now)
+    evidence = replace(evidence, container=container, settled=_health_of(container) == "healthy")
     if is_running(container):
         evidence = _with_probe(engine, request, evidence)
-    verdict = judge(request.expected, evidence, _since(started, clock))
+    verdict = judge(request.expected, evidence, _since(started, clock), now)
     if not needs_health(verdict):
         return verdict
     # Only a chain that is good is worth waiting for: the reason of a broken one is known by now.
     evidence = _with_health(engine, request, evidence, clock, sleep)
-    return judge(request.expected, evidence, _since(started, clock))
+    return judge(request.expected, evidence, _since(started, clock), now)
 
 
 def _since(started: float, clock: Callable[[], float]) -> int:
@@ -91,6 +92,11 @@ def is_running(container: Mapping[str, Any] | None) -> bool:
     """Whether a program can be started in a container, by its inspect document."""
     state = (container or {}).get("State") or {}
     return bool(state.get("Running")) and state.get("Status") not in ("restarting", "paused")
+
+
+def _health_of(container: Mapping[str, Any] | None) -> str | None:
+    state = (container or {}).get("State") or {}
+    return (state.get("Health") or {}).get("Status")
 
 
 def _with_probe(engine: _docker.Engine, request: Request, evidence: Evidence) -> Evidence:
@@ -126,7 +132,6 @@ def _with_health(
             container=_look_again(engine, request, evidence.container),
             health_waited_s=clock() - started,
         )
-        state = (evidence.container or {}).get("State") or {}
-        if not is_running(evidence.container) or (state.get("Health") or {}).get("Status") != "starting":
+        if not is_running(evidence.container) or _health_of(evidence.container) != "starting":
             break
     return evidence

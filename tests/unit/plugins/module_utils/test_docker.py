@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -198,7 +199,7 @@ class Daemon(threading.Thread):
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
-        with connection, connection.makefile("rb") as file:
+        with contextlib.suppress(BrokenPipeError), connection, connection.makefile("rb") as file:
             while True:
                 words = file.readline().split()
                 if not words:
@@ -235,6 +236,8 @@ def daemon(tmp_path, monkeypatch):
 
     yield start
     for each in daemons:
+        # Closed alone, it goes on accepting for whoever gets its number next.
+        each.listener.shutdown(socket.SHUT_RDWR)
         each.listener.close()
 
 

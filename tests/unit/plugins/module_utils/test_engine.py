@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socketserver
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _command, _docker, _engine
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _engine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,25 +46,55 @@ def test_recorded_engines(name, version, cdi, runtimes):
     }
 
 
-class FakeEngine:
-    def __init__(self, info):
-        self._info = info
+class Daemon(socketserver.ThreadingUnixStreamServer):
+    """Answers as an engine does, on its socket below a root: ``documents`` by path, an exception to raise, or seconds to sleep."""
 
-    def info(self):
-        return self._info
+    daemon_threads = True
+
+    def __init__(self, root, documents):
+        self.documents, self.asked = documents, []
+        place = root / "var/run/docker.sock"
+        place.parent.mkdir(parents=True)
+        super().__init__(str(place), Answer)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
-def refuse(timeout_s):
-    raise _docker.DockerUnavailable("The container engine does not answer: it sleeps.")
+class Answer(socketserver.StreamRequestHandler):
+    def handle(self):
+        method, path, _version = self.rfile.readline().decode().split()
+        self.server.asked.append((method, path))
+        document = self.server.documents.get(path, b'HTTP/1.0 404 Not Found\r\n\r\n{"message": "No such container"}')
+        if isinstance(document, float):
+            time.sleep(document)
+            return
+        raw = document if isinstance(document, bytes) else b"HTTP/1.0 200 OK\r\nServer: Docker\r\n\r\n" + json.dumps(document).encode()
+        self.wfile.write(raw)
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """An engine that listens below tmp_path; call it with its documents."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    started = []
+
+    def start(documents):
+        started.append(Daemon(tmp_path, {"/containers/json": [], **documents}))
+        return started[0]
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     """An empty search path; the fixture puts programs into it."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     directory = tmp_path / "bin"
     directory.mkdir()
     find = _command.find
-    monkeypatch.setattr(_command, "find", lambda name: find(name, [str(directory)]))
+    monkeypatch.setattr(_command, "find", lambda name, search=(): find(name, [str(directory)]))
 
     def add(name, script):
         (directory / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -69,41 +103,215 @@ def programs(tmp_path, monkeypatch):
     return add
 
 
-def test_docker_with_its_plugins(programs, tmp_path):
-    programs("docker", 'case "$1" in compose) echo 2.26.1-4;; buildx) echo github.com/docker/buildx 0.13.1+ds1 0.13.1+ds1-3;; esac')
-    facts = _engine.facts(str(tmp_path), 5, lambda timeout_s: FakeEngine(recorded("26.1.5-cdi")))
-    assert (facts["name"], facts["running"], facts["error"]) == ("docker", True, None)
-    assert (facts["compose_version"], facts["buildx_version"]) == ("2.26.1", "0.13.1")
+def gathered(root, timeout_s=5):
+    facts, names = _engine.ask(str(root), timeout_s)()
+    assert json.loads(json.dumps(facts)) == facts
+    return facts, names
 
 
-def test_docker_without_plugins(programs, tmp_path):
-    programs("docker", "echo \"docker: 'compose' is not a docker command.\" >&2; exit 1")
-    facts = _engine.facts(str(tmp_path), 5, lambda timeout_s: FakeEngine(recorded("20.10.24")))
-    assert (facts["compose_version"], facts["buildx_version"]) == (None, None)
+METADATA = """[ "$1" = docker-cli-plugin-metadata ] && printf '{"SchemaVersion": "0.1.0", "Vendor": "x", "Version": "%s"}' """
 
 
-def test_docker_that_does_not_answer(programs, tmp_path):
+def test_docker_with_its_plugins(engine, programs, tmp_path):
+    server = engine({"/info": recorded("26.1.5-cdi")})
+    programs("docker-compose", METADATA + "2.26.1-4")
+    programs("docker-buildx", METADATA + "v0.13.1+ds1")
+    programs("podman", "echo podman version 5.4.2")
+    facts, names = gathered(tmp_path)
+    assert (facts["name"], facts["version"], facts["running"], facts["error"]) == ("docker", "26.1.5", True, None)
+    assert (facts["compose_version"], facts["buildx_version"], facts["podman_version"]) == ("2.26.1", "0.13.1", "5.4.2")
+    assert (facts["gpu_containers"], names) == ([], {})
+    assert {method for method, _path in server.asked} == {"GET"}
+
+
+def test_docker_without_plugins(engine, programs, tmp_path):
+    engine({"/info": recorded("20.10.24")})
+    programs("docker-compose", "echo not a plugin >&2; exit 1")
+    facts, _names = gathered(tmp_path)
+    assert (facts["compose_version"], facts["buildx_version"], facts["podman_version"]) == (None, None, None)
+
+
+def test_where_plugins_are(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_command, "find", lambda name, search=(): asked.append((name, list(search))))
+    _engine.ask("/nonexistent", 1)
+    home = os.path.expanduser("~/.docker/cli-plugins")
+    assert asked[0] == (
+        "docker-compose",
+        [home, *(f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec"))],
+    )
+
+
+def test_docker_that_was_stopped(programs, tmp_path):
     programs("dockerd", "true")
-    facts = _engine.facts(str(tmp_path), 5, refuse)
+    facts, _names = gathered(tmp_path)
     assert (facts["name"], facts["running"], facts["version"], facts["cdi_enabled"]) == ("docker", False, None, None)
-    assert facts["error"] == "The container engine does not answer: it sleeps."
+    assert facts["gpu_containers"] is None
+    assert facts["error"] == f"The container engine does not answer: {tmp_path}/var/run/docker.sock: No such file or directory."
 
 
-@pytest.mark.usefixtures("programs")
-def test_no_engine(tmp_path):
-    facts = _engine.facts(str(tmp_path), 5, refuse)
+def test_a_socket_that_belongs_to_root(engine, tmp_path, monkeypatch):
+    engine({"/info": recorded("26.1.5")})
+
+    def deny(self, path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_engine.Client, "_over_socket", deny)
+    assert gathered(tmp_path)[0]["error"] == "The container engine cannot be asked: permission to its socket is denied; become root."
+
+
+def test_an_engine_that_hangs(engine, tmp_path):
+    engine({"/info": 20.0})
+    begin = time.monotonic()
+    facts, _names = gathered(tmp_path, 0.3)
+    assert time.monotonic() - begin < 3
+    assert (facts["name"], facts["running"]) == ("docker", False)
+    assert facts["error"] == "The container engine did not answer within 0.3 seconds."
+
+
+def test_an_engine_that_hangs_later_tells_what_it_told(engine, tmp_path):
+    engine({"/info": recorded("26.1.5"), "/containers/json": 20.0})
+    facts, _names = gathered(tmp_path, 0.5)
+    assert (facts["version"], facts["running"], facts["gpu_containers"]) == ("26.1.5", True, None)
+    assert "did not answer within" in facts["error"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'HTTP/1.0 500 Internal Server Error\r\n\r\n{"message": "no room"}', "refused: {'message': 'no room'}"),
+        (b"HTTP/1.0 200 OK\r\n\r\n{", "does not answer"),
+        (b"", "speaks no HTTP"),
+        (b"nonsense", "speaks no HTTP"),
+        (b"HTTP/1.0 what\r\n\r\n", "does not answer"),
+        ([], "in a form that is not known"),
+        (7, "in a form that is not known"),
+    ],
+)
+def test_an_answer_that_is_none(engine, tmp_path, answer, words):
+    engine({"/info": answer})
+    facts, _names = gathered(tmp_path)
+    assert (facts["name"], facts["running"]) == ("docker", False)
+    assert words in facts["error"]
+
+
+def test_no_engine(programs, tmp_path):
+    programs("docker", "echo 1.2.3")  # the command alone is a client
+    facts, _names = gathered(tmp_path)
     assert (facts["name"], facts["running"], facts["error"]) == (None, False, None)
-
-
-def test_a_docker_command_alone_is_no_engine(programs, tmp_path):
-    programs("docker", "echo 1.2.3")
-    assert _engine.facts(str(tmp_path), 5, refuse)["name"] is None
 
 
 def test_podman(programs, tmp_path):
     programs("podman", "echo podman version 5.4.2")
-    facts = _engine.facts(str(tmp_path), 5, refuse)
+    facts, _names = gathered(tmp_path)
     assert (facts["name"], facts["version"], facts["running"], facts["error"]) == ("podman", "5.4.2", True, None)
+    assert (facts["podman_version"], facts["gpu_containers"]) == ("5.4.2", None)
+
+
+def test_a_socket_named_by_the_environment(engine, programs, tmp_path, monkeypatch):
+    engine({"/info": recorded("26.1.5")})
+    elsewhere = tmp_path / "other.sock"
+    (tmp_path / "var/run/docker.sock").rename(elsewhere)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{elsewhere}")
+    assert gathered(tmp_path)[0]["version"] == "26.1.5"
+
+
+def test_a_remote_engine_is_asked_by_the_command(programs, tmp_path, monkeypatch):
+    container = {
+        "Id": "a" * 64,
+        "Name": "/far",
+        "Config": {"Image": "x"},
+        "HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0"]}]},
+    }
+    programs(
+        "docker",
+        f"""case "$*" in
+        "info --format {{{{json .}}}}") cat {FIXTURES}/docker-info-26.1.5.json;;
+        "ps --no-trunc --format {{{{json .}}}}") echo '{json.dumps({"ID": "a" * 64})}';;
+        "inspect {"a" * 64} --format {{{{json .}}}}") echo '{json.dumps(container)}';;
+        *) exit 1;; esac""",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
+    facts, names = gathered(tmp_path)
+    assert (facts["version"], facts["error"], names) == ("26.1.5", None, {"a" * 64: "far"})
+    assert facts["gpu_containers"] == [{"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"]}]
+
+
+def container(number, image="img", env=(), **host):
+    return {"Id": f"{number:064x}", "Name": f"/c{number}", "Config": {"Image": image, "Env": list(env)}, "HostConfig": host}
+
+
+CDI = {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"], "Capabilities": None}
+WAYS = [
+    (container(1, DeviceRequests=[CDI]), "cdi", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+    (container(2, DeviceRequests=[{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]]}]), "request", ["all"]),
+    (container(3, DeviceRequests=[{"Driver": "nvidia", "Count": 2, "Capabilities": [["compute", "gpu"]]}]), "request", ["count=2"]),
+    (
+        container(4, DeviceRequests=[{"Driver": "nvidia", "Count": 0, "DeviceIDs": ["GPU-1"], "Capabilities": [["gpu"]]}]),
+        "request",
+        ["GPU-1"],
+    ),
+    (container(5, env=["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=0,1"], Runtime="nvidia"), "runtime", ["0", "1"]),
+    (container(6, env=["NVIDIA_VISIBLE_DEVICES=void"], Runtime="nvidia"), None, None),
+    (container(7, env=["NVIDIA_VISIBLE_DEVICES=all"], Runtime="runc"), None, None),
+    (container(8, Devices=[{"PathOnHost": "/dev/nvidia0"}, {"PathOnHost": "/dev/nvidiactl"}]), "device", ["/dev/nvidia0"]),
+    (container(9, Privileged=True), "privileged", ["/dev/nvidia0", "/dev/nvidia1"]),
+    (container(10, Devices=None, DeviceRequests=None, Runtime="runc"), None, None),
+    (container(11, DeviceRequests=[{"Driver": "cdi", "DeviceIDs": ["example.com/net=0"]}]), None, None),
+]
+
+
+@pytest.mark.parametrize(("document", "how", "devices"), WAYS)
+def test_how_a_container_got_its_gpu(document, how, devices):
+    grant = _engine.granted(document, {"nvidia"}, ["/dev/nvidia0", "/dev/nvidia1"])
+    assert (grant and grant["how"], grant and grant["devices"]) == (how, devices)
+
+
+def test_a_privileged_container_where_there_is_no_gpu():
+    assert _engine.granted(container(9, Privileged=True), {"nvidia"}, []) is None
+
+
+def test_the_containers_of_an_engine(engine, tmp_path):
+    documents = [document for document, _how, _devices in WAYS]
+    info = {**recorded("26.1.5"), "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "nvidia-container-runtime"}}}
+    listed = [{"Id": document["Id"]} for document in [*documents, container(12)]]  # the last one has ended since
+    engine({"/info": info, "/containers/json": listed, **{f"/containers/{document['Id']}/json": document for document in documents}})
+    facts, names = gathered(tmp_path)
+    assert names == {document["Id"]: document["Name"][1:] for document in documents}
+    assert [grant["name"] for grant in facts["gpu_containers"]] == ["c1", "c2", "c3", "c4", "c5", "c8"]
+    assert facts["gpu_containers"][0] == {
+        "id": f"{1:064x}",
+        "name": "c1",
+        "image": "img",
+        "how": "cdi",
+        "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"],
+    }
+
+
+OUTER, INNER = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "expected"),
+    [
+        (f"12:devices:/docker/{OUTER}\n11:cpu:/docker/{OUTER}\n", {"id": OUTER, "name": "outer"}),
+        (f"0::/system.slice/docker-{OUTER}.scope\n", {"id": OUTER, "name": "outer"}),
+        (f"0::/docker/{OUTER}/docker/{INNER}\n", {"id": OUTER, "name": "outer"}),
+        (f"0::/docker/{INNER}/docker/{OUTER}\n", {"id": OUTER, "name": "outer"}),
+        (f"0::/machine.slice/libpod-{INNER}.scope/container\n", {"id": INNER, "name": None}),
+        ("0::/user.slice/user-0.slice\n", None),
+        ("", None),
+    ],
+)
+def test_the_container_of_a_process(cgroups, expected):
+    assert _engine.container_of(cgroups, {OUTER: "outer"}) == expected
+
+
+@given(st.text(), st.dictionaries(st.text(), st.text()))
+def test_no_cgroup_breaks_the_reader(text, names):
+    found = _engine.container_of(text, names)
+    assert found is None or len(found["id"]) == 64
 
 
 def config(root, content):

@@ -60,7 +60,21 @@ def test_facts_of_a_host(tmp_path):
     (tmp_path / "usr/lib").mkdir(parents=True)
     (tmp_path / "usr/lib/os-release").write_text(UBUNTU)
     (tmp_path / "sys/module/nouveau").mkdir(parents=True)
+    for address, vendor, kind in (("05:00.0", "0x10de", "0x068000"), ("06:00.0", "0x10de", "0x030200"), ("07:00.0", "0x1000", "0x068000")):
+        device = tmp_path / "sys/bus/pci/devices" / f"0000:{address}"
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(f"{vendor}\n")
+        (device / "class").write_text(f"{kind}\n")
     facts = _host.facts(str(tmp_path))
+    assert facts["nvswitches"] == 1
     assert facts["os"]["id"] == "ubuntu"
     assert (facts["nouveau_loaded"], facts["nova_core_loaded"]) == (True, False)
     assert facts["kernel"]["running"]
+    assert facts["kernel"]["next"] is None
+
+
+def test_the_kernel_that_boots_next(tmp_path):
+    for path in ("boot/vmlinuz-6.8.0-60-generic", "boot/vmlinuz-6.8.0-59-generic", "etc/default/grub"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert _host.facts(str(tmp_path))["kernel"]["next"] == "6.8.0-60-generic"

@@ -9,7 +9,7 @@ import os
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _command
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Leftovers
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def root(tmp_path):
 
 
 def note(root):
-    [path] = root.glob("run/**/nvml.json")
+    [path] = root.glob("run/**/nvml")
     return path
 
 
@@ -54,7 +54,7 @@ def test_another_process_with_the_same_number_does_not_count(root):
     assert Leftovers(str(root)).living("nvml") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x", "start_time": 1}', '{"pid": null, "start_time": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '["x", 1]', "[null, 1]", "[[], {}]", "7", "[4194305, null]"])
 def test_a_broken_note_is_no_note(root, text):
     Leftovers(str(root)).remember("nvml", myself())
     note(root).write_text(text)
@@ -83,4 +83,4 @@ def test_no_place_for_a_note(tmp_path):
 
 def test_a_note_is_plain_data(root):
     Leftovers(str(root)).remember("nvml", myself())
-    assert json.loads(note(root).read_text()) == {"pid": myself().pid, "start_time": myself().start_time}
+    assert json.loads(note(root).read_text()) == [myself().pid, myself().start_time]

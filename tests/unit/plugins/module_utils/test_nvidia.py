@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _engine, _nvidia, _nvml, _packages
+from ansible_collections.difyops.gpu.plugins.module_utils import _engine, _host, _nvidia, _nvml, _packages
 from ansible_collections.difyops.gpu.plugins.module_utils._observer import Observation
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
 
@@ -34,36 +34,45 @@ GPU = {
     "persistence_mode": True,
     "ecc": {"current": True, "pending": True},
     "mig": {"current": None, "pending": None, "devices": []},
+    "fabric": None,
+    "recovery_action": None,
     "health": "ok",
 }
 GOOD = Observation("nvml", ok=True, driver_version="535.247.01", cuda_version="12.2", gpus={A10: GPU})
 DRIVER_TEXT = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.247.01  Tue Apr  1 10:05:48 UTC 2025\n"
 CONTRACT = {
     "": {"schema", "host", "gpus", "driver", "nvml", "toolkit", "engine", "warnings"},
-    "host": {"os", "architecture", "kernel", "secure_boot", "virtualization", "nouveau_loaded", "nova_core_loaded"},
+    "host": {"os", "architecture", "kernel", "secure_boot", "virtualization", "nouveau_loaded", "nova_core_loaded", "nvswitches"},
     "driver": {
-        "loaded", "installed", "cuda_version", "branch", "mismatch", "next_kernel_has_module", "reboot_required",
+        "loaded", "installed", "cuda_version", "branch", "mismatch", "modules", "next_kernel_has_module", "reboot_required",
         "reboot_reasons", "fabric_manager", "persistenced",
     },
     "nvml": {"source", "error", "attempts"},
     "toolkit": {"packages", "version", "lockstep", "mode", "cdi"},
     "engine": {
         "name", "version", "running", "error", "compose_version", "buildx_version", "runtimes", "default_runtime",
-        "cdi_enabled", "cdi_spec_dirs", "cgroup_driver", "cgroup_version", "gpu_containers", "daemon_config",
+        "cdi_enabled", "cdi_spec_dirs", "cgroup_driver", "cgroup_version", "podman_version", "gpu_containers", "daemon_config",
     },
 }  # fmt: skip
 
 
+TOOLKIT = [Package(name, "1.19.1-1", "NVIDIA", broken=False) for name in _packages.TOOLKIT]
+
+
 class Fixed:
-    """An observer that says what it was told to."""
+    """A source that says what it was told to."""
 
     def __init__(self, observation):
-        self.source, self._observation = observation.source, observation
+        self._observation = observation
         self.asked = 0
 
-    def observe(self):
+    def __call__(self):
         self.asked += 1
         return self._observation
+
+
+def sources(*observations):
+    return [(observation.source, Fixed(observation)) for observation in observations]
 
 
 def failing(source, code=None, hung=False, name="TIMEOUT"):
@@ -103,14 +112,14 @@ class Host:
         (self.root / "proc/driver/nvidia/version").write_text(DRIVER_TEXT)
 
     def packages(self, packages):
-        def installed(root, family):
+        def told():
             if isinstance(packages, Exception):
                 raise packages
-            return packages
+            return packages if any(package.name in _packages.TOOLKIT for package in packages) else [*packages, *TOOLKIT]
 
-        self.monkeypatch.setattr(_packages, "installed", installed)
+        self.monkeypatch.setattr(_packages, "ask", lambda root, family: told)
 
-    def engine(self, changes):
+    def engine(self, changes, names=None):
         absent = _engine.daemon_config(str(self.root))
         facts = {
             **dict.fromkeys(CONTRACT["engine"]),
@@ -120,10 +129,10 @@ class Host:
             "daemon_config": absent,
             **changes,
         }
-        self.monkeypatch.setattr(_engine, "facts", lambda root, timeout_s: facts)
+        self.monkeypatch.setattr(_engine, "ask", lambda root, timeout_s: lambda: (facts, names or {}))
 
     def answers(self, *observations):
-        self.monkeypatch.setattr(_nvidia, "_observers", lambda root, pci, timeout_s: [Fixed(o) for o in observations])
+        self.monkeypatch.setattr(_nvidia, "_sources", lambda root, pci, loaded, timeout_s: sources(*observations))
 
     def gather(self):
         facts = _nvidia.gather(str(self.root), 5)
@@ -163,7 +172,8 @@ def test_a_good_host(host):
         "flavour": "proprietary",
         "origin": "debian",
         "packages": [{"name": "nvidia-kernel-dkms", "version": "535.247.01-1"}],
-        "pinned": None,
+        "pinned": False,
+        "pins": [],
     }
     assert (facts["driver"]["branch"], facts["driver"]["cuda_version"], facts["driver"]["mismatch"]) == ("535", "12.2", False)
     assert facts["nvml"] == {"source": "nvml", "error": None, "attempts": [{"source": "nvml", "ok": True, "message": None}]}
@@ -201,7 +211,7 @@ def test_who_holds_the_gpu(host, driver, loaded, codes):
 
 def test_gpus_of_virtual_machines_are_left_alone(host):
     host.gpu("vfio-pci")
-    host.monkeypatch.setattr(_nvml, "NvmlObserver", lambda *arguments: pytest.fail("NVML was asked"))
+    host.monkeypatch.setattr(_nvml, "observe", lambda *arguments: pytest.fail("NVML was asked"))
     assert host.gather()["nvml"]["source"] == "sysfs"
 
 
@@ -227,7 +237,11 @@ def test_versions_that_differ(host):
     assert facts["driver"]["mismatch"] is True
     assert facts["gpus"][0]["name"] == "NVIDIA A10"
     assert facts["warnings"] == [
-        {"code": "DG107", "message": "The loaded driver (535.247.01) and the driver's library differ (550.163.01 is installed)."}
+        {"code": "DG107", "message": "The loaded driver (535.247.01) and the driver's library differ (550.163.01 is installed)."},
+        {
+            "code": "DG119",
+            "message": "A reboot is pending: Driver 550.163.01 is installed; 535.247.01 is loaded until the next boot.",
+        },
     ]
 
 
@@ -242,14 +256,16 @@ def test_a_hanging_driver_is_asked_once(host):
 
 
 def test_after_a_hang_no_other_source_is_sent_into_the_driver():
-    observers = [Fixed(failing("nvml", hung=True)), Fixed(GOOD), Fixed(Observation("sysfs", ok=True))]
-    _nvidia.observe(observers)
-    assert [observer.asked for observer in observers] == [1, 0, 0]
+    asked = sources(failing("nvml", hung=True), Observation("nvidia-smi", ok=True), Observation("sysfs", ok=True))
+    observations = _nvidia.observe(asked)
+    assert [source.asked for _name, source in asked] == [1, 0, 0]
+    assert [observation.source for observation in observations] == ["nvml", "nvidia-smi", "sysfs"]
+    assert observations[2].message == "Not asked, since nvml did not come back."
 
 
 def test_the_first_source_that_answers_is_enough():
-    observers = [Fixed(failing("nvml")), Fixed(Observation("nvidia-smi", ok=True)), Fixed(Observation("sysfs", ok=True))]
-    assert [observation.source for observation in _nvidia.observe(observers)] == ["nvml", "nvidia-smi"]
+    asked = sources(failing("nvml"), Observation("nvidia-smi", ok=True), Observation("sysfs", ok=True))
+    assert [observation.source for observation in _nvidia.observe(asked)] == ["nvml", "nvidia-smi"]
 
 
 def test_nobody_to_ask_a_loaded_driver(host):
@@ -281,7 +297,7 @@ def test_an_engine_that_does_not_answer_and_a_broken_configuration(host):
     (host.root / "etc/docker").mkdir()
     (host.root / "etc/docker/daemon.json").write_text("{")
     host.engine({"name": "docker", "error": "The container engine does not answer."})
-    assert host.codes() == ["DG201", "DG201"]
+    assert host.codes() == ["DG201", "DG216"]
 
 
 def test_toolkit_and_specifications(host):
@@ -307,7 +323,7 @@ def test_toolkit_and_specifications(host):
     }
     assert toolkit["cdi"]["directories"] == ["/etc/cdi", "/var/run/cdi"]
     assert [spec["stale"] for spec in toolkit["cdi"]["specs"]] == [None, True]
-    assert sorted(host.codes()) == ["DG115", "DG203", "DG203"]
+    assert sorted(host.codes()) == ["DG115", "DG214", "DG215"]
 
 
 def test_the_engine_says_where_specifications_are(host):
@@ -319,9 +335,145 @@ def test_the_engine_says_where_specifications_are(host):
     assert [spec["path"] for spec in cdi["specs"]] == ["/srv/cdi/a.yaml"]
 
 
+@pytest.fixture
+def good(host):
+    """The facts of a host on which everything is well, and which deploys to Docker."""
+    host.gpu("nvidia")
+    host.load()
+    host.answers(GOOD)
+    host.packages([Package("nvidia-kernel-dkms", "535.247.01-1", "Debian NVIDIA Maintainers", broken=False)])
+    host.engine({"name": "docker", "running": True, "cdi_enabled": True})
+    facts = host.gather()
+    assert facts["warnings"] == []
+    return change(facts, "driver.reboot_reasons", ["A new kernel waits."])
+
+
+def change(facts, path, value):
+    """Return a copy of facts with one value changed; a number in the path is the position in a list."""
+    copy = json.loads(json.dumps(facts))
+    place = copy
+    *way, last = [int(step) if step.isdecimal() else step for step in path.split(".")]
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return copy
+
+
+MANAGER = {"installed": True, "version": "535.247.01", "running": True, "matches_driver": True, "needed": True}
+SPEC = {
+    "path": "/etc/cdi/a.yaml",
+    "kind": "nvidia.com/gpu",
+    "devices": ["0", "all"],
+    "driver_version": None,
+    "stale": False,
+    "reasons": [],
+    "shadowed": [],
+    "error": None,
+}
+WARNINGS = [
+    ("driver.fabric_manager", MANAGER, None, None),
+    (
+        "driver.fabric_manager",
+        {**MANAGER, "installed": False, "version": None, "running": False},
+        "DG117",
+        "fabric manager is not installed",
+    ),
+    ("driver.fabric_manager", {**MANAGER, "running": False}, "DG117", "does not run"),
+    (
+        "driver.fabric_manager",
+        {**MANAGER, "version": "535.1", "matches_driver": False},
+        "DG117",
+        "of version 535.1, the loaded driver of 535.247.01",
+    ),
+    ("driver.fabric_manager", {**MANAGER, "installed": False, "needed": False}, None, None),
+    ("driver.next_kernel_has_module", False, "DG118", "no NVIDIA module"),
+    ("driver.next_kernel_has_module", None, None, None),
+    ("driver.reboot_required", True, "DG119", "A reboot is pending"),
+    ("driver.installed.version", "550.163.01", "DG122", "Driver 550.163.01 is installed, 535.247.01 is loaded"),
+    ("driver.installed.version", None, None, None),
+    ("gpus.0.mig", {"current": True, "pending": True, "devices": []}, "DG120", "has no MIG device"),
+    ("gpus.0.mig", {"current": True, "pending": True, "devices": [{}]}, None, None),
+    ("gpus.0.mig", {"current": True, "pending": False, "devices": [{}]}, "DG121", "will be off after its next reset"),
+    ("gpus.0.mig", {"current": False, "pending": True, "devices": []}, "DG121", "will be on after its next reset"),
+    ("gpus.0.mig", None, None, None),
+    ("toolkit.packages", dict.fromkeys(_packages.TOOLKIT), "DG212", "not installed"),
+    ("engine.cdi_enabled", False, "DG217", "neither by CDI nor by the nvidia runtime"),
+    ("engine.daemon_config.error", "It is broken.", "DG216", "It is broken."),
+    ("engine.error", "It sleeps.", "DG201", "It sleeps."),
+    ("toolkit.cdi.specs", [SPEC], None, None),
+    ("toolkit.cdi.specs", [{**SPEC, "stale": True, "reasons": ["a", "b"]}], "DG214", "/etc/cdi/a.yaml is out of date: a; b."),
+    ("toolkit.cdi.specs", [{**SPEC, "kind": None, "error": "It is torn."}], "DG215", "It is torn."),
+    ("toolkit.cdi.specs", [{**SPEC, "shadowed": ["0", "all"]}], "DG218", "/etc/cdi/a.yaml is not used for 0, all"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "code", "words"), WARNINGS)
+def test_one_thing_that_is_wrong_is_one_warning(good, path, value, code, words):
+    found = _nvidia.complaints(change(good, path, value))
+    assert [warning["code"] for warning in found] == ([code] if code else [])
+    assert all(words in warning["message"] and warning["message"].endswith(".") for warning in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("engine.runtimes", ["nvidia", "runc"]),
+        ("toolkit.cdi.specs", [SPEC]),
+        ("warnings", [{"code": "DG114", "message": "nobody knows the packages"}]),
+        ("gpus", []),
+        ("gpus.0.bound_driver", "vfio-pci"),
+    ],
+)
+def test_a_toolkit_that_is_not_missed(good, path, value):
+    without = change(good, "toolkit.packages", dict.fromkeys(_packages.TOOLKIT))
+    assert "DG212" not in [warning["code"] for warning in _nvidia.complaints(change(without, path, value))]
+
+
+def test_no_driver_to_miss_a_module_of(good):
+    facts = change(change(good, "driver.installed", None), "driver.loaded", None)
+    assert "DG118" not in [warning["code"] for warning in _nvidia.complaints(change(facts, "driver.next_kernel_has_module", False))]
+
+
+def test_processes_have_names_and_containers(host):
+    host.gpu("nvidia")
+    host.load()
+    process = {"pid": 4242, "type": "compute", "memory_mib": 300}
+    host.answers(Observation("nvml", ok=True, gpus={A10: {**GPU, "processes": [process, {**process, "pid": 1}]}}))
+    host.engine({"name": "docker", "running": True, "cdi_enabled": True}, {"c" * 64: "rag-1"})
+    place = host.root / "proc/4242"
+    place.mkdir(parents=True)
+    (place / "comm").write_text("python3\n")
+    (place / "cgroup").write_text(f"0::/system.slice/docker-{'c' * 64}.scope\n")
+    assert host.gather()["gpus"][0]["processes"] == [
+        {**process, "name": "python3", "container": {"id": "c" * 64, "name": "rag-1"}},
+        {**process, "pid": 1, "name": None, "container": None},
+    ]
+
+
+def test_the_kernel_that_boots_next(host):
+    host.monkeypatch.setattr(_host, "next_kernel", lambda root: "7.0.0-next")
+    facts = host.gather()
+    assert facts["host"]["kernel"]["next"] == "7.0.0-next"
+    assert facts["driver"]["modules"] == {os.uname().release: None, "7.0.0-next": None}
+    assert facts["driver"]["next_kernel_has_module"] is False
+    assert "DG118" not in host.codes()
+
+
+def test_packages_that_cannot_even_be_asked_for(host):
+    def ask(root, family):
+        raise _packages.PackagesUnknown("No room for another process.")
+
+    host.monkeypatch.setattr(_packages, "ask", ask)
+    assert host.gather()["warnings"] == [{"code": "DG114", "message": "No room for another process."}]
+
+
 def test_without_root(host):
     host.monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert host.codes() == ["DG116"]
+    error = "The container engine cannot be asked: permission to its socket is denied; become root."
+    host.engine({"name": "docker", "error": error})
+    assert host.codes() == ["DG116"]  # one warning, which tells why
+    host.engine({"name": "docker", "error": "It sleeps."})
+    assert host.codes() == ["DG201", "DG116"]
 
 
 def test_the_contract_of_the_documents_is_the_one_tested_here():

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _nvml
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard, Leftovers
 
 MIB = 1024 * 1024
 
@@ -111,7 +110,7 @@ class FakeNvml:
     def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu, number):
         if number not in gpu.mig:
             raise NvmlError(6)
-        return FakeGpu("", name=f"NVIDIA A100 MIG {number}")
+        return FakeGpu("", name=f"NVIDIA A100-SXM4-40GB MIG {number + 1}g.5gb")
 
 
 def collect(nvml, addresses=()):
@@ -136,6 +135,9 @@ def test_a_good_gpu():
             "persistence_mode": True,
             "ecc": {"current": True, "pending": False},
             "mig": {"current": None, "pending": None, "devices": []},
+            "fabric": None,
+            "recovery_action": None,
+            "processes": None,
             "health": "ok",
             "pci": {
                 "vendor_id": "0x10de",
@@ -158,7 +160,89 @@ def test_a_driver_of_branch_470_knows_less():
 def test_mig_devices():
     mig = collect(FakeNvml(FakeGpu("00000000:00:05.0", mig={0, 3})))["gpus"]["0000:00:05.0"]["mig"]
     assert (mig["current"], mig["pending"]) == (True, True)
-    assert [(device["index"], device["name"]) for device in mig["devices"]] == [(0, "NVIDIA A100 MIG 0"), (3, "NVIDIA A100 MIG 3")]
+    assert mig["devices"] == [
+        {
+            "index": slot,
+            "name": f"NVIDIA A100-SXM4-40GB MIG {slot + 1}g.5gb",
+            "uuid": "GPU-1",
+            "profile": f"{slot + 1}g.5gb",
+            "memory_total_mib": 23028,
+        }
+        for slot in (0, 3)
+    ]
+
+
+class Newer(FakeNvml):
+    """What later branches know beside: the fabric by a versioned structure, the recovery action, processes."""
+
+    class c_nvmlGpuFabricInfoV_t(ctypes.Structure):  # noqa: N801  the name in pynvml
+        _fields_ = [("version", ctypes.c_uint), ("status", ctypes.c_uint), ("state", ctypes.c_ubyte)]
+
+    def nvmlDeviceGetGpuFabricInfoV(self, gpu, reference):
+        reference._obj.state, reference._obj.status = 3, 0
+        return 0
+
+    def nvmlDeviceGetFieldValues(self, gpu, fields):
+        assert fields == [230]
+        return [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=2))]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu):
+        return [SimpleNamespace(pid=7, usedGpuMemory=300 * MIB), SimpleNamespace(pid=8, usedGpuMemory=None)]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, gpu):
+        return [SimpleNamespace(pid=9, usedGpuMemory=0)]
+
+
+def test_what_newer_branches_know():
+    gpu = collect(Newer(FakeGpu("00000000:00:05.0")))["gpus"]["0000:00:05.0"]
+    assert gpu["fabric"] == {"state": "completed", "status": 0}
+    assert gpu["recovery_action"] == "node_reboot"
+    assert gpu["processes"] == [
+        {"pid": 7, "type": "compute", "memory_mib": 300},
+        {"pid": 8, "type": "compute", "memory_mib": None},
+        {"pid": 9, "type": "graphics", "memory_mib": 0},
+    ]
+
+
+def test_a_branch_without_the_fabric_by_version():
+    class Older(Newer):
+        c_nvmlGpuFabricInfo_t = Newer.c_nvmlGpuFabricInfoV_t
+
+        def nvmlDeviceGetGpuFabricInfo(self, gpu, reference):
+            reference._obj.state, reference._obj.status = 1, 999
+            return 0
+
+    gpu = collect(Older(FakeGpu("00000000:00:05.0"), missing=["nvmlDeviceGetGpuFabricInfoV"]))["gpus"]["0000:00:05.0"]
+    assert gpu["fabric"] == {"state": "not_started", "status": 999}
+
+
+def test_a_field_that_the_driver_does_not_know():
+    class Refusing(Newer):
+        def nvmlDeviceGetFieldValues(self, gpu, fields):
+            return [SimpleNamespace(nvmlReturn=3, value=SimpleNamespace(uiVal=1))]
+
+    assert collect(Refusing(FakeGpu("00000000:00:05.0")))["gpus"]["0000:00:05.0"]["recovery_action"] is None
+
+
+def test_processes_of_branch_470():
+    class Branch470(Newer):
+        def nvmlDeviceGetComputeRunningProcesses_v2(self, gpu):
+            return [SimpleNamespace(pid=7, usedGpuMemory=MIB)]
+
+        def nvmlDeviceGetGraphicsRunningProcesses_v2(self, gpu):
+            raise NvmlError(3)
+
+    missing = ["nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"]
+    processes = collect(Branch470(FakeGpu("00000000:00:05.0"), missing=missing))["gpus"]["0000:00:05.0"]["processes"]
+    assert processes == [{"pid": 7, "type": "compute", "memory_mib": 1}]
+
+
+def test_processes_that_nobody_may_see():
+    class Secret(Newer):
+        def nvmlDeviceGetComputeRunningProcesses(self, gpu):
+            raise NvmlError(4)
+
+    assert collect(Secret(FakeGpu("00000000:00:05.0")))["gpus"]["0000:00:05.0"]["processes"] is None
 
 
 @pytest.mark.parametrize(("fault", "health"), [(15, "lost"), (16, "reset_required"), (3, "ok")])
@@ -204,13 +288,13 @@ def test_no_pynvml():
 
     answer = _nvml.collect(load, [])
     assert "cannot be imported: No module named 'pynvml'" in answer["absent"]
-    observation = _nvml.NvmlObserver(Guard("nvml", Leftovers("/nonexistent"), 5), [], load).observe()
+    observation = _nvml.observe(Guard("nvml", Leftovers("/nonexistent"), 5), [], load)
     assert (observation.ok, observation.error, observation.hung) == (False, None, False)
     assert observation.message == answer["absent"]
 
 
 def observe(load):
-    return _nvml.NvmlObserver(Guard("nvml", Leftovers("/nonexistent"), 0.5), [], load).observe()
+    return _nvml.observe(Guard("nvml", Leftovers("/nonexistent"), 0.5), [], load)
 
 
 def test_observation_of_a_good_driver():
@@ -250,7 +334,7 @@ def test_a_module_of_the_same_name_that_is_another():
 
 def test_the_genuine_pynvml_without_a_library():
     pytest.importorskip("pynvml")
-    observation = _nvml.NvmlObserver(Guard("nvml", Leftovers("/nonexistent"), 20), []).observe()
+    observation = _nvml.observe(Guard("nvml", Leftovers("/nonexistent"), 20), [])
     if observation.ok:
         pytest.skip("this machine has an NVIDIA driver")
     assert observation.error["name"] in ("NVML_ERROR_LIBRARY_NOT_FOUND", "NVML_ERROR_DRIVER_NOT_LOADED")

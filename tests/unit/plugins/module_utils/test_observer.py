@@ -12,8 +12,7 @@ import time
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _command, _observer
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard, Observation
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard, Leftovers, Observation
 from hypothesis import given
 from hypothesis import strategies as st
 

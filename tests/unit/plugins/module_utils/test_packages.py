@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 CASES = json.loads((Path(__file__).parents[2] / "fixtures" / "observe" / "packages.json").read_text())["cases"]
-PARSERS = {"dpkg": _packages.parse_dpkg, "rpm": _packages.parse_rpm}
+# What the query of rpm puts before each line, so that one parser serves both.
+LEAD = {"dpkg": "", "rpm": "installed\t"}
+
+
+def answer(case):
+    return "".join(f"{LEAD[case['manager']]}{line}\n" for line in case["answer"].splitlines())
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_driver_and_toolkit_behind_an_answer(case):
-    packages = PARSERS[case["manager"]](case["answer"])
+    packages = _packages.parse(answer(case))
     driver = _packages.driver(packages)
     assert (driver and {key: driver[key] for key in ("version", "flavour", "origin")}) == case["driver"]
     if driver:
@@ -34,7 +40,7 @@ def test_driver_and_toolkit_behind_an_answer(case):
 
 def test_every_kind_of_outcome_is_among_the_cases():
     outcomes = {(case["manager"], (case["driver"] or {}).get("flavour")) for case in CASES}
-    assert outcomes == {(manager, flavour) for manager in PARSERS for flavour in ("open", "proprietary", None)}
+    assert outcomes == {(manager, flavour) for manager in LEAD for flavour in ("open", "proprietary", None)}
 
 
 @pytest.mark.parametrize(
@@ -68,23 +74,40 @@ def test_what_is_no_driver(name):
     assert _packages.driver([Package(name, "580.105.08-1", "NVIDIA", broken=False)]) is None
 
 
+# The Debian and Ubuntu packages of NVIDIA's repository have no branch in their names from 590 on.
+@pytest.mark.parametrize(
+    ("names", "flavour"),
+    [
+        (("nvidia-dkms-open", "libnvidia-compute", "nvidia-driver-open"), "open"),
+        (("nvidia-dkms", "libnvidia-compute", "cuda-drivers"), "proprietary"),
+    ],
+)
+def test_names_without_a_branch(names, flavour):
+    packages = [Package(name, "595.91.07-1ubuntu1", "NVIDIA", broken=False) for name in names]
+    driver = _packages.driver(packages)
+    assert [package["name"] for package in driver["packages"]] == sorted(names)
+    assert (driver["version"], driver["flavour"], driver["pinned"], driver["pins"]) == ("595.91.07", flavour, False, [])
+
+
 @given(st.text())
 def test_no_text_breaks_the_parsers(text):
-    for parser in PARSERS.values():
-        packages = parser(text)
-        _packages.driver(packages)
-        _packages.toolkit(packages)
+    packages = _packages.parse(text)
+    _packages.driver(packages)
+    _packages.toolkit(packages)
     _packages.upstream(text)
 
 
 words = st.from_regex(r"[a-z0-9][a-z0-9.+-]{0,15}", fullmatch=True)
 
 
-@given(st.sets(st.tuples(words, words, words)))
+@given(st.sets(st.tuples(words, words, words, st.booleans(), st.booleans(), words)))
 def test_packages_come_back_as_they_were_written(rows):
-    written = sorted(Package(*row, broken=False) for row in rows)
-    assert _packages.parse_dpkg("".join(f"installed\t{p.name}\t{p.version}\t{p.maker}\n" for p in written)) == written
-    assert _packages.parse_rpm("".join(f"{p.name}\t{p.version}\t{p.maker}\n" for p in written)) == written
+    written = sorted(Package(*row) for row in rows)
+    lines = (
+        f"{'unpacked' if p.broken else 'installed'}\t{p.name}\t{p.version}\t{p.maker}\t{'hold' if p.held else 'install'}\t{p.source}\n"
+        for p in written
+    )
+    assert _packages.parse("".join(lines)) == written
 
 
 STATUS = """\
@@ -102,6 +125,14 @@ Version: 525.147.05-1
 Maintainer: Debian NVIDIA Maintainers <pkg-nvidia-devel@lists.alioth.debian.org>
 Description: x
 
+Package: libcuda1
+Status: hold ok installed
+Architecture: amd64
+Source: nvidia-graphics-drivers (535.261.03-1)
+Version: 535.261.03-1
+Maintainer: Debian NVIDIA Maintainers <pkg-nvidia-devel@lists.alioth.debian.org>
+Description: x
+
 Package: bash
 Status: install ok installed
 Architecture: amd64
@@ -116,9 +147,27 @@ def test_the_genuine_dpkg_query(tmp_path):
     (tmp_path / "var/lib/dpkg/info").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/updates").mkdir()
     (tmp_path / "var/lib/dpkg/status").write_text(STATUS)
-    packages = _packages.installed(str(tmp_path), "debian")
-    assert [(package.name, package.version, package.broken) for package in packages] == [("nvidia-kernel-dkms", "535.261.03-1", False)]
+    packages = _packages.ask(str(tmp_path), "debian")()
+    assert [(package.name, package.version, package.broken, package.held, package.source) for package in packages] == [
+        ("libcuda1", "535.261.03-1", False, True, "nvidia-graphics-drivers"),
+        ("nvidia-kernel-dkms", "535.261.03-1", False, False, "nvidia-kernel-dkms"),
+    ]
     assert _packages.driver(packages)["origin"] == "debian"
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="needs dpkg")
+def test_a_genuine_hold(tmp_path):
+    (tmp_path / "var/lib/dpkg/info").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/updates").mkdir()
+    (tmp_path / "var/lib/dpkg/status").write_text(STATUS)
+    # What apt-mark hold does.
+    command = ["dpkg", f"--admindir={tmp_path}/var/lib/dpkg", "--set-selections"]
+    if subprocess.run(command, input=b"nvidia-kernel-dkms hold\nlibcuda1 install\n", check=False, capture_output=True).returncode:
+        pytest.skip("dpkg sets selections for root only")
+    assert {package.name: package.held for package in _packages.ask(str(tmp_path), "debian")()} == {
+        "libcuda1": False,
+        "nvidia-kernel-dkms": True,
+    }
 
 
 def program(directory, name, script):
@@ -130,12 +179,12 @@ def program(directory, name, script):
 def test_rpm_comes_first_on_its_distributions(tmp_path):
     (tmp_path / "var/lib/dpkg").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/status").touch()
-    program(tmp_path, "rpm", r"printf 'nvidia-open\t580.105.08-1.el9\tNVIDIA\n'")
+    program(tmp_path, "rpm", r"printf 'installed\tnvidia-open\t580.105.08-1.el9\tNVIDIA\n'")
     program(tmp_path, "dpkg-query", r"printf 'installed\tnvidia-driver\t535.1.2-1\tDebian\n'")
     search = [str(tmp_path)]
-    assert _packages.installed(str(tmp_path), "rhel", search)[0].name == "nvidia-open"
-    assert _packages.installed(str(tmp_path), "debian", search)[0].name == "nvidia-driver"
-    assert _packages.installed(str(tmp_path), None, search)[0].name == "nvidia-driver"
+    assert _packages.ask(str(tmp_path), "rhel", search)()[0].name == "nvidia-open"
+    assert _packages.ask(str(tmp_path), "debian", search)()[0].name == "nvidia-driver"
+    assert _packages.ask(str(tmp_path), None, search)()[0].name == "nvidia-driver"
 
 
 @pytest.mark.parametrize(
@@ -145,9 +194,9 @@ def test_a_package_manager_that_fails(tmp_path, monkeypatch, script, sentence):
     monkeypatch.setattr(_packages, "_TIMEOUT_S", 0.5)
     program(tmp_path, "rpm", script)
     with pytest.raises(_packages.PackagesUnknown, match=sentence):
-        _packages.installed(str(tmp_path), "rhel", [str(tmp_path), "/bin", "/usr/bin"])
+        _packages.ask(str(tmp_path), "rhel", [str(tmp_path), "/bin", "/usr/bin"])()
 
 
 def test_no_package_manager(tmp_path):
     with pytest.raises(_packages.PackagesUnknown, match="Neither dpkg-query nor rpm"):
-        _packages.installed(str(tmp_path), "debian", [str(tmp_path)])
+        _packages.ask(str(tmp_path), "debian", [str(tmp_path)])()

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _command, _observer, _smi
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
-from ansible_collections.difyops.gpu.plugins.module_utils._smi import SmiObserver
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Leftovers
 from hypothesis import given
 from hypothesis import strategies as st
 
 RECORDED = json.loads((Path(__file__).parents[2] / "fixtures" / "observe" / "nvidia-smi.json").read_text())["answers"]
+WRITTEN = json.loads((Path(__file__).parents[2] / "fixtures" / "observe" / "nvidia-smi-written.json").read_text())["hosts"]
 BRANCHES = ["470", "535", "550"]
 A10 = "0000:00:05.0"
 
@@ -38,29 +38,37 @@ class Replay:
 
     def run(self, program, *arguments):
         self.asked.append(arguments)
+        if arguments[0].startswith("--query-compute-apps="):
+            return _command.Result(0, b"", b"")
+        if arguments[0] == "--list-gpus":
+            return _command.Result(0, b"GPU 0: NVIDIA A10 (UUID: GPU-0bc41c22-8a4f-11ef-9cd2-0242ac120002)\n", b"")
         if not arguments[0].startswith("--query-gpu="):
             return result(recorded(self.branch, "version"))
-        if "compute_cap" in arguments[0] and self.branch == "470" and not self.case.startswith(("init", "no_")):
-            return result(recorded("470", "invalid_field"))
         answer = recorded(self.branch, self.case)
-        asked_for = re.split("[=,]", answer["argv"][0])[1:]
         if not answer["stdout"].startswith("0,"):
             return result(answer)
-        # The recording asked for the same fields in another order.
-        values = dict(zip(asked_for, answer["stdout"].strip().split(", ")))
-        row = ", ".join(values[field] for field in arguments[0].partition("=")[2].split(","))
-        return _command.Result(answer["rc"], f"{row}\n".encode(), b"")
+        # The recording asked for fewer fields, in another order. The binaries of 535 and 550 have the fabric's too.
+        values = dict(zip(re.split("[=,]", answer["argv"][0])[1:], answer["stdout"].strip().split(", ")))
+        if self.branch != "470":
+            values.update({"fabric.state": "[N/A]", "fabric.status": "[N/A]"})
+        asked_for = arguments[0].partition("=")[2].split(",")
+        unknown = next((field for field in asked_for if field not in values), None)
+        if unknown:
+            refusal = recorded("470", "invalid_field")
+            return _command.Result(refusal["rc"], refusal["stdout"].replace("compute_cap", unknown).encode(), b"")
+        return _command.Result(answer["rc"], f"{', '.join(values[field] for field in asked_for)}\n".encode(), b"")
 
 
-def observe(tmp_path, guard, addresses=(A10,)):
+def observe(tmp_path, guard, addresses=(A10,), branch=0):
     (tmp_path / "nvidia-smi").touch(mode=0o755)
-    return SmiObserver(guard, addresses, [str(tmp_path)]).observe()
+    return _smi.observe(guard, addresses, branch, [str(tmp_path)])
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("branch", BRANCHES)
-def test_a_good_gpu(tmp_path, branch):
+def test_a_good_gpu(tmp_path, branch, known):
     guard = Replay(branch, "ok")
-    observation = observe(tmp_path, guard)
+    observation = observe(tmp_path, guard, branch=int(branch) if known else 0)
     capability = None if branch == "470" else "8.6"
     assert (observation.ok, observation.error, observation.message) == (True, None, None)
     assert observation.driver_version == f"STUB.{branch}"
@@ -78,11 +86,15 @@ def test_a_good_gpu(tmp_path, branch):
             "persistence_mode": True,
             "ecc": {"current": True, "pending": False},
             "mig": {"current": True, "pending": False, "devices": []},
+            "fabric": None,
+            "recovery_action": None,
+            "processes": [],
             "health": "ok",
         }
     }
-    queries = [arguments[0] for arguments in guard.asked if arguments[0].startswith("--query")]
-    assert len(queries) == (2 if branch == "470" else 1)
+    queries = [arguments[0] for arguments in guard.asked if arguments[0].startswith("--query-gpu")]
+    # The fields that this nvidia-smi does not know are found out one by one where nobody knows its branch.
+    assert len(queries) == (1 if known else 5 if branch == "470" else 2)
     assert not any("cuda_version" in query for query in queries)
 
 
@@ -202,7 +214,7 @@ def test_the_version_from_xml_where_there_is_no_version_option(tmp_path):
 
 
 def test_no_program(tmp_path):
-    observation = SmiObserver(Replay("535", "ok"), [], [str(tmp_path)]).observe()
+    observation = _smi.observe(Replay("535", "ok"), [], 0, [str(tmp_path)])
     assert (observation.ok, observation.error) == (False, None)
     assert "not on this host" in observation.message
 
@@ -213,7 +225,7 @@ def test_a_program_that_hangs_and_ignores_signals(tmp_path):
     program.chmod(0o755)
     begin = time.monotonic()
     guard = _observer.Guard("nvidia-smi", Leftovers(str(tmp_path)), 0.5)
-    observation = SmiObserver(guard, [], [str(tmp_path)]).observe()
+    observation = _smi.observe(guard, [], 0, [str(tmp_path)])
     assert time.monotonic() - begin < 3
     assert observation.hung
     assert observation.error["name"] == "TIMEOUT"
@@ -245,6 +257,76 @@ def test_no_text_breaks_the_parsers(text, fields):
 def test_no_mixture_breaks_the_parsers(text):
     for gpu in _smi.parse_rows(text, _smi.FIELDS)[0].values():
         assert gpu["health"] in ("ok", "lost", "reset_required", "error")
+
+
+def written(case):
+    return next(answer for answer in WRITTEN if answer["case"] == case)
+
+
+class Written:
+    """A guard in whose place the written answers of one host come."""
+
+    def __init__(self, host):
+        self.host, self.asked = host, []
+
+    def run(self, program, *arguments):
+        self.asked.append(arguments)
+        if not arguments[0].startswith("--query-gpu="):
+            key = {"--query-compute-apps": "processes", "--list-gpus": "list", "--version": "version", "-q": "xml"}[
+                arguments[0].partition("=")[0]
+            ]
+            answer = self.host[key]
+            return _command.Result(answer["rc"], answer["stdout"].encode(), b"")
+        fields = arguments[0].partition("=")[2].split(",")
+        rows = [", ".join(gpu[field] for field in fields) for gpu in self.host["gpus"]]
+        return _command.Result(0, "".join(f"{row}\n" for row in rows).encode(), b"")
+
+
+@pytest.mark.parametrize("case", [host["case"] for host in WRITTEN])
+def test_every_generation_and_family(tmp_path, case):
+    host = written(case)
+    guard = Written(host)
+    addresses = [_observer.pci_address(gpu["pci.bus_id"]) for gpu in host["gpus"]]
+    observation = observe(tmp_path, guard, addresses, branch=int(host["branch"]))
+    assert (observation.ok, observation.driver_version, observation.cuda_version) == (True, host["driver"], host["cuda"])
+    assert len([arguments for arguments in guard.asked if arguments[0].startswith("--query-gpu=")]) == 1
+    assert sorted(observation.gpus) == sorted(addresses)
+    for address, expected in host["expected"].items():
+        assert {key: observation.gpus[address][key] for key in expected} == expected
+    assert {gpu["health"] for gpu in observation.gpus.values()} == {"ok"}
+
+
+def test_a_process_list_that_is_refused_is_not_known(tmp_path):
+    class Refusing(Replay):
+        def run(self, program, *arguments):
+            if arguments[0].startswith("--query-compute-apps="):
+                return _command.Result(2, b"Invalid combination of input arguments.\n", b"")
+            return super().run(program, *arguments)
+
+    assert observe(tmp_path, Refusing("535", "ok")).gpus[A10]["processes"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "action"), [("None", "none"), ("Reset", "gpu_reset"), ("Reboot", "node_reboot"), ("Drain P2P", "drain_p2p"), ("[N/A]", None)]
+)
+def test_recovery_actions_have_the_names_of_nvml(text, action):
+    gpus, _version = _smi.parse_rows(f"00000000:00:05.0, {text}", ["pci.bus_id", "gpu_recovery_action"])
+    assert gpus[A10]["recovery_action"] == action
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(0, 10**6), st.sampled_from("ab"))))
+def test_processes_come_back_as_they_were_written(rows):
+    found = _smi.parse_processes("".join(f"GPU-{uuid}, {pid}, {memory}\n" for pid, memory, uuid in rows))
+    assert sum(map(len, found.values())) == len(rows)
+    for pid, memory, uuid in rows:
+        assert {"pid": pid, "type": "compute", "memory_mib": memory} in found[f"GPU-{uuid}"]
+
+
+@given(st.text())
+def test_no_text_breaks_the_lists(text):
+    for parse in (_smi.parse_processes, _smi.parse_mig_devices):
+        for entries in (parse(text), parse(f"GPU 0: x (UUID: GPU-1)\n  MIG {text}"), parse(f"GPU-1, {text}, [N/A]")):
+            assert all(isinstance(entry, dict) for listed in entries.values() for entry in listed)
 
 
 def test_recordings_are_of_three_branches():

@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _sysfs
-from ansible_collections.difyops.gpu.plugins.module_utils._leftovers import Leftovers
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard
+from ansible_collections.difyops.gpu.plugins.module_utils import _observer, _sysfs
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Guard, Leftovers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,8 +130,8 @@ def test_a_driver_that_tells_no_version_of_its_module(tmp_path):
     assert _sysfs.loaded_driver(str(tmp_path)) == {"version": "535.247.01", "flavour": "proprietary"}
 
 
-def observer(root):
-    return _sysfs.SysfsObserver(Guard("sysfs", Leftovers("/nonexistent"), 5), str(root))
+def observe(root, timeout_s=5):
+    return _observer.kernel(Guard("sysfs", Leftovers("/nonexistent"), timeout_s), str(root))
 
 
 def test_names_from_proc(tmp_path):
@@ -140,7 +139,7 @@ def test_names_from_proc(tmp_path):
         directory = tmp_path / "proc/driver/nvidia/gpus" / address
         directory.mkdir(parents=True)
         (directory / "information").write_text(f"Model: \t\t NVIDIA A10\nIRQ:   \t\t 11\nGPU UUID: \t {uuid}\nBus Type: \t PCIe\n")
-    observation = observer(tmp_path).observe()
+    observation = observe(tmp_path)
     assert observation.ok
     assert observation.gpus == {
         "0000:3b:00.0": {"name": "NVIDIA A10", "uuid": "GPU-0bc41c22"},
@@ -149,7 +148,7 @@ def test_names_from_proc(tmp_path):
 
 
 def test_the_kernel_always_answers(tmp_path):
-    observation = observer(tmp_path).observe()
+    observation = observe(tmp_path)
     assert (observation.ok, observation.gpus) == (True, {})
 
 
@@ -157,5 +156,5 @@ def test_a_file_of_a_hanging_driver_does_not_hang_us(tmp_path):
     directory = tmp_path / "proc/driver/nvidia/gpus/0000:3b:00.0"
     directory.mkdir(parents=True)
     os.mkfifo(directory / "information")  # opening it waits for a writer, as reading /proc waits for the driver
-    observation = _sysfs.SysfsObserver(Guard("sysfs", Leftovers("/nonexistent"), 0.3), str(tmp_path)).observe()
+    observation = observe(tmp_path, 0.3)
     assert (observation.ok, observation.hung) == (False, True)

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,5 +85,7 @@ def documented(contains, facts, path=""):
 @pytest.mark.parametrize("name", ["nvidia_facts", "dify_facts"])
 def test_the_documentation_names_what_is_returned(tmp_path, name):
     yaml = pytest.importorskip("yaml")
-    returned = yaml.safe_load(importlib.import_module(f"{MODULES}.{name}").RETURN)
+    module = importlib.import_module(f"{MODULES}.{name}")
+    beside = Path(module.__file__).with_suffix(".yml")
+    returned = yaml.safe_load(beside.read_text())["RETURN"] if beside.exists() else yaml.safe_load(module.RETURN)
     documented(returned["ansible_facts"]["contains"], run(name, tmp_path)["ansible_facts"])

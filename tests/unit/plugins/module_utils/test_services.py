@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.difyops.gpu.plugins.module_utils import _host
+from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
+from hypothesis import given
+from hypothesis import strategies as st
+
+FABRIC_MANAGER, PERSISTENCED = _host._UNITS
+
+
+def systemd(monkeypatch, directory, **units):
+    """Put a systemctl in front that says of each unit what it is told to, in the form of the genuine one."""
+    blocks = [
+        f"Id={name}\nLoadState={load}\nActiveState={active}\n"
+        for name, (load, active) in {
+            FABRIC_MANAGER: units.get("manager", ("not-found", "inactive")),
+            PERSISTENCED: units.get("persistenced", ("not-found", "inactive")),
+        }.items()
+    ]
+    program = directory / "systemctl"
+    text = "\n".join(blocks)
+    program.write_text(f"#!/bin/sh\necho \"$*\" >> {directory}/log\ncat <<'END'\n{text}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+
+
+def package(name, version="535.247.01-1"):
+    return Package(name, version, "NVIDIA", broken=False)
+
+
+def test_a_fabric_manager_of_the_drivers_version(monkeypatch, tmp_path):
+    systemd(monkeypatch, tmp_path, manager=("loaded", "active"), persistenced=("loaded", "inactive"))
+    packages = [package("nvidia-fabricmanager-535", "535.247.01-0ubuntu0.22.04.1"), package("nvidia-compute-utils-535-server")]
+    manager, persistenced = _host.services(packages, "535.247.01", 6, _host.ask_units(5.0)())
+    assert manager == {"installed": True, "version": "535.247.01", "running": True, "matches_driver": True, "needed": True}
+    assert persistenced == {"installed": True, "running": False}
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvidia-fabricmanager",
+        "nvidia-fabricmanager-580",
+        "nvidia-fabric-manager",
+        "cuda-drivers-fabricmanager-580",
+        "nvidia-fabricmanager-dev-580",
+    ],
+)
+def test_packages_of_the_fabric_manager(monkeypatch, tmp_path, name):
+    systemd(monkeypatch, tmp_path)
+    manager, _persistenced = _host.services([package(name)], "580.105.08", 0, _host.ask_units(5.0)())
+    really = name.startswith("nvidia-fabric") and "dev" not in name
+    assert manager["installed"] is really
+    assert manager["matches_driver"] is (False if really else None)
+    assert (manager["running"], manager["needed"]) == (False, False)
+
+
+def test_a_service_without_a_package(monkeypatch, tmp_path):
+    systemd(monkeypatch, tmp_path, persistenced=("loaded", "active"))
+    manager, persistenced = _host.services([], "535.247.01", 0, _host.ask_units(5.0)())
+    assert manager == {"installed": False, "version": None, "running": False, "matches_driver": None, "needed": False}
+    assert persistenced == {"installed": True, "running": True}
+
+
+@pytest.mark.parametrize("script", ["echo no bus >&2; exit 1", "sleep 60"])
+def test_where_systemd_does_not_answer(monkeypatch, tmp_path, script):
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    manager, persistenced = _host.services([package("nvidia-persistenced")], None, 0, _host.ask_units(0.5)())
+    assert (manager["installed"], manager["running"]) == (False, None)
+    assert persistenced == {"installed": True, "running": None}
+
+
+def test_without_systemd(monkeypatch):
+    monkeypatch.setattr(_host._command, "find", lambda name: None)
+    assert _host.services([], None, 0, _host.ask_units(0.5)())[1] == {"installed": False, "running": None}
+
+
+@given(st.text())
+def test_no_answer_breaks_the_parser(text):
+    units = _host.parse_units(text)
+    assert all(unit["Id"] == name for name, unit in units.items())
