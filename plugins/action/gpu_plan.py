@@ -5,25 +5,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os.path
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _findings, _options, _planner, _recipe, _selector, _versions
+from ansible.utils.display import Display
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _catalog,
+    _driver,
+    _findings,
+    _fleet,
+    _options,
+    _plan_text,
+    _planner,
+    _recipe,
+    _selector,
+    _versions,
+)
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "nvidia": {"type": "dict"},
     "dify": {"type": "dict"},
+    "scope": {"type": "str", "default": "host", "choices": ["host", "fleet"]},
+    "hosts": {"type": "list", "elements": "str"},
+    "missing": {"type": "str", "default": _fleet.BLOCK, "choices": list(_fleet.MISSING)},
+    "fleet": {"type": "dict"},
+    "apply": {"type": "list", "elements": "str", "choices": list(_planner.PARTS), "default": list(_planner.PARTS)},
+    "driver_policy": {"type": "str", "default": _driver.INSTALL, "choices": list(_driver.POLICIES)},
+    "driver_branch": {"type": "str", "default": _driver.AUTO},
+    "driver_version": {"type": "str", "default": ""},
+    "gpus": {"type": "list", "elements": "str", "default": []},
     "variant": {"type": "str", "default": ""},
     "force": {"type": "bool", "default": False},
     "prefer": {"type": "str", "default": _selector.NEWEST, "choices": list(_selector.PREFERENCES)},
     "cpu_fallback": {"type": "str", "default": _planner.WHEN_NO_GPU, "choices": list(_planner.CPU_FALLBACKS)},
     "forward_compatibility": {"type": "bool", "default": False},
+    "min_cuda": {"type": "str", "default": ""},
+    "max_cuda": {"type": "str", "default": ""},
+    "require_features": {"type": "list", "elements": "str", "default": []},
     "catalog": {"type": "list", "elements": "dict", "default": []},
     "catalog_defaults": {"type": "bool", "default": True},
     "image_repository": {"type": "str", "default": "difyops/dify-gpu"},
@@ -58,27 +83,61 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if _versions.PACKAGING_ERROR is not None:
             raise AnsibleActionFail(f"gpu_plan needs the Python library packaging on the controller: {_versions.PACKAGING_ERROR}.")
         variables = task_vars or {}
-        plan = make_plan(self._task.args, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
+        options = validated(self._task.args)
+        if options["scope"] == "fleet":
+            fleet = decide_fleet(options, variables)
+            Display().display(f"\n{_plan_text.render_fleet(fleet)}\n")
+            result.update(changed=False, fleet=fleet, ansible_facts={"gpu_fleet": fleet}, _ansible_verbose_override=True)
+            return result
+        plan = make_plan(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
         # A verdict proves an earlier plan. Where facts are cached, it would pass for that of a run that was cut short after this plan.
         result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan, "gpu_verdict": {}})
         return result
 
 
-def make_plan(args: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """Return the plan for the options of one task. Raises AnsibleActionFail."""
-    options = _validated(args)
+def make_plan(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the plan of a host for the checked options of one task. Raises AnsibleActionFail."""
+    if options["hosts"] is not None:
+        raise AnsibleActionFail("gpu_plan: hosts is for scope fleet only; this task plans the host that it runs for.")
     nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
     # Empty as an option means not looked at yet. Empty as a fact is no observation either, and nobody said so.
     dify = options["dify"] if options["dify"] is not None else facts.get("dify") or None
+    with _one_sentence():
+        return _planner.make_plan(_plain(nvidia), _plain(dify), _catalog_of(options), _wishes(options, host))
+
+
+def decide_fleet(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the decision over the hosts of the play, or those that are named. Raises AnsibleActionFail."""
+    for name in ("nvidia", "dify", "fleet"):
+        if options[name] is not None:
+            raise AnsibleActionFail(f"gpu_plan: {name} is for scope host only; a fleet is decided by the facts of its hosts.")
+    hostvars = variables.get("hostvars") or {}
+    hosts = options["hosts"] if options["hosts"] is not None else list(variables.get("ansible_play_hosts_all") or [])
+    unknown = [host for host in hosts if host not in hostvars]
+    if unknown:
+        raise AnsibleActionFail(f"gpu_plan: option hosts names {', '.join(unknown)}, which the inventory does not have.")
+    facts = {host: _plain((hostvars[host].get("ansible_facts") or {}).get("nvidia")) for host in hosts}
+    with _one_sentence():
+        return _fleet.decide(facts, _catalog_of(options), _wishes(options, ""), options["missing"])
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
     try:
-        catalog = _catalog.load(options["catalog"], options["image_repository"], options["image_version"], options["catalog_defaults"])
-        wishes = _options.wishes(options, host, DEFAULT_CONTEXT, datetime.date.today())
-        return _planner.make_plan(_plain(nvidia), _plain(dify), catalog, wishes)
+        yield
     except (_catalog.CatalogError, _planner.WishError, _recipe.RecipeError) as exc:
         raise AnsibleActionFail(f"gpu_plan: {exc}") from exc
 
 
-def _validated(args: Mapping[str, Any]) -> dict[str, Any]:
+def _catalog_of(options: Mapping[str, Any]) -> list[_catalog.Variant]:
+    return _catalog.load(options["catalog"], options["image_repository"], options["image_version"], options["catalog_defaults"])
+
+
+def _wishes(options: Mapping[str, Any], host: str) -> _planner.Wishes:
+    return _options.wishes(options, host, DEFAULT_CONTEXT, datetime.date.today())
+
+
+def validated(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with their defaults, as plain data."""
     given = {key: value for key, value in args.items() if value is not None}
     _check_forms(given)
@@ -106,6 +165,9 @@ def _check_forms(given: Mapping[str, Any]) -> None:
         if ARGUMENT_SPEC.get(name, {}).get("type") == "dict" and not isinstance(value, Mapping):
             shown = _findings.option(name) if name == "environment" else name
             raise AnsibleActionFail(f"gpu_plan: {shown} must be a dictionary; found {_catalog.kind(value)}.")
+        if name in ("min_cuda", "max_cuda", "driver_version") and isinstance(value, float):
+            # 12.10 is 12.1 by now, and nobody can tell.
+            raise AnsibleActionFail(f"gpu_plan: {_findings.option(name)} must be quoted in YAML, since it is no number; found {value}.")
 
 
 def _plain(value: Any) -> Any:

@@ -19,11 +19,18 @@ from ansible.utils.display import Display
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _report, _report_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "show": {"type": "str", "choices": ["plan", "verdict"], "required": True},
+    "show": {"type": "str", "choices": ["plan", "verdict", "audit"], "required": True},
     "hosts": {"type": "list", "elements": "str"},
     "path": {"type": "path"},
 }
-_COLORS = {"proven": "green", "cpu": "green", "degraded": "yellow", "checked": "cyan", "unproven": "yellow"}
+_COLORS = {
+    "proven": "green",
+    "cpu": "green",
+    "degraded": "yellow",
+    "checked": "cyan",
+    "observed": "cyan",
+    "unproven": "yellow",
+}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -43,8 +50,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = {host: _known(variables["hostvars"], host) for host in hosts}
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         in_play = _in_play(variables)
-        records = [_report.build_record(host, *known[host], in_play(host), check, now) for host in hosts]
-        if options["show"] == "plan":
+        audit = options["show"] == "audit"
+        records = []
+        for host, (facts, outcome, others) in known.items():
+            records.append(_report.build_record(host, facts, outcome, in_play(host), check, now, others if audit else None))
+        if audit:
+            text = _report_text.render_audit(records, _fleet(known), _paint)
+        elif options["show"] == "plan":
             # The plan of a host that is gone now may stem from an earlier run.
             plans = [(record["host"], None if record["result"] == "unreachable" else record["plan"]) for record in records]
             text = _report_text.render_plan(plans, check)
@@ -88,16 +100,22 @@ def _hosts(asked: Sequence[str] | None, variables: Mapping[str, Any]) -> list[st
     return hosts
 
 
-def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return a host's facts, as far as they are reported, and its outcome."""
+def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict[str, Any] | None, list[Any]]:
+    """Return a host's facts, as far as they are reported, its outcome, and the verdicts on its other containers."""
     variables = hostvars[host]
     facts = variables.get("ansible_facts") or {}
-    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict")
-    outcome = _plain(host, variables.get("dify_outcome"))
+    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet")
+    outcome, others = _plain(host, variables.get("dify_outcome")), _plain(host, variables.get("gpu_audit_verdicts"))
     return (
         {key: _plain(host, facts[key]) for key in keys if isinstance(facts.get(key), Mapping)},
         outcome if isinstance(outcome, dict) else None,
+        others if isinstance(others, list) else [],
     )
+
+
+def _fleet(known: Mapping[str, tuple[dict[str, Any], Any, Any]]) -> dict[str, Any] | None:
+    """Return what was decided for all hosts; the decision is the same on each that has it."""
+    return next((facts["gpu_fleet"] for facts, _outcome, _others in known.values() if facts.get("gpu_fleet")), None)
 
 
 def _plain(host: str, value: Any) -> Any:

@@ -55,6 +55,74 @@ options:
       - Give an empty dictionary for a first plan whose image and files M(difyops.gpu.dify_facts) is to look at. Facts of an earlier run,
         which a fact cache keeps, do not count then. What is to be created, updated or built is known in the second plan only.
     type: dict
+  scope:
+    description:
+      - With V(host), plan the host that the task runs for.
+      - With V(fleet), decide which one variant all GPU hosts among O(hosts) can run, and who holds the fleet back from a better one. Run
+        it once (C(run_once)), after the hosts were observed or with cached facts; the result is RV(fleet). The other options are taken
+        from the host that the task runs for.
+    type: str
+    choices: [host, fleet]
+    default: host
+  hosts:
+    description:
+      - The hosts that O(scope=fleet) decides for.
+      - All hosts of the play when not given.
+    type: list
+    elements: str
+  missing:
+    description:
+      - What O(scope=fleet) does about hosts of which nothing is known, since they have no facts or no driver that works.
+      - V(block) names them and decides nothing. V(allow) names them and decides without them.
+    type: str
+    choices: [block, allow]
+    default: block
+  fleet:
+    description:
+      - The decision of a task with O(scope=fleet) that this host follows. A host with a GPU gets its variant or is blocked; where there
+        is no decision, every host with a GPU is blocked for the same reason. A host without a GPU is planned as ever.
+      - O(variant) wins over it.
+    type: dict
+  apply:
+    description:
+      - The parts that the caller brings to their plan.
+      - Where one of the parts C(driver), C(engine) and C(toolkit) is not among them and is not as it must be, the plan is blocked, with
+        what the operator has to do. Among them, it gets an action instead.
+      - C(image) and C(dify) are left as they are when they are not among them.
+    type: list
+    elements: str
+    choices: [driver, engine, toolkit, image, dify]
+    default: [driver, engine, toolkit, image, dify]
+  driver_policy:
+    description:
+      - V(keep) touches no driver. V(install) leaves a driver that is there and installs one where there is none. V(upgrade) brings the
+        driver to what O(driver_version) or O(driver_branch) says.
+      - Only counts where C(driver) is in O(apply). Where it is not, V(upgrade) gives a warning on hosts whose driver should be another.
+    type: str
+    choices: [keep, install, upgrade]
+    default: install
+  driver_branch:
+    description:
+      - Driver branch such as V(580), of which any version will do.
+      - V(auto) is the newest branch with long-term support that drives every GPU of the host, else the newest production branch. It is
+        never a new-feature branch, and nothing goes back to an older branch by it.
+    type: str
+    default: auto
+  driver_version:
+    description:
+      - Exact driver version such as V(580.95.05).
+      - When empty, O(driver_branch) counts.
+    type: str
+    default: ""
+  gpus:
+    description:
+      - The GPUs that are used, each by its UUID, its index, its PCI address, or a MIG device by its UUID or as C(index:mig index). The
+        others are left alone, be they broken or not.
+      - When empty, all GPUs that are not passed through to virtual machines and not in MIG mode; on a host that has only GPUs in MIG mode
+        the largest MIG device, since CUDA uses one per process.
+    type: list
+    elements: str
+    default: []
   variant:
     description:
       - Name of the variant to use. It is used or the plan is blocked with the reason; the plan never takes another one instead.
@@ -64,14 +132,14 @@ options:
   force:
     description:
       - Use O(variant) although the rules say that it cannot work.
-      - Overrides the compatibility rules only; it does not help where the host has no GPU or no loaded driver.
+      - Overrides the compatibility rules only; it does not help where the host has no GPU or no driver that works.
     type: bool
     default: false
   prefer:
     description:
       - Which of the fitting variants is chosen.
-      - V(newest) takes the newest PyTorch, then the newest CUDA, among all that NVIDIA supports on the driver (in full or by minor-version
-        compatibility).
+      - V(newest) takes the newest PyTorch, then the newest CUDA, among all that NVIDIA supports on the driver (in full or by
+        minor-version compatibility).
       - V(full_support_first) takes full support before minor-version compatibility, then the newest CUDA, then the newest PyTorch.
     type: str
     choices: [newest, full_support_first]
@@ -80,8 +148,8 @@ options:
     description:
       - When the CPU variant may be used without being named in O(variant).
       - V(never) blocks every host without a usable GPU.
-      - V(when_no_gpu) uses it on hosts that have no NVIDIA GPU. A host with a GPU that cannot be used is blocked, and so is one that shows
-        that it had a GPU (its driver is loaded, or its container was deployed for the GPU) and has none on PCI.
+      - V(when_no_gpu) uses it on hosts that have no NVIDIA GPU. A host with a GPU that cannot be used is blocked, and so is one that
+        shows that it had a GPU (its driver is loaded, or its container was deployed for the GPU) and has none on PCI.
       - V(when_gpu_unusable) uses it there as well, and marks the host as degraded everywhere.
     type: str
     choices: [never, when_no_gpu, when_gpu_unusable]
@@ -93,6 +161,23 @@ options:
         package, which they say with the feature C(cuda_compat). No default variant does.
     type: bool
     default: false
+  min_cuda:
+    description:
+      - Oldest CUDA of the variants to choose from, such as V(12.1). A variant that is named in O(variant) is exempt.
+    type: str
+    default: ""
+  max_cuda:
+    description:
+      - Newest CUDA of the variants to choose from, such as V(12.8). A variant that is named in O(variant) is exempt.
+    type: str
+    default: ""
+  require_features:
+    description:
+      - Features that image and GPUs must have, such as V(fp8). docs/compatibility.md lists them; a feature that a catalog entry names
+        itself can be required too.
+    type: list
+    elements: str
+    default: []
   catalog:
     description:
       - Image variants beside the default ones.
@@ -154,8 +239,8 @@ options:
     default: 8000
   health_timeout:
     description:
-      - Seconds that the server may take to start. Within this time (the C(start_period) of its health check) a failed health check does not
-        make the container unhealthy.
+      - Seconds that the server may take to start. Within this time (the C(start_period) of its health check) a failed health check does
+        not make the container unhealthy.
     type: int
     default: 300
   models_dir:
@@ -176,8 +261,8 @@ options:
     default: ""
   environment:
     description:
-      - More environment variables of the service. Not for secrets, whose usual names (ending in KEY, TOKEN, SECRET, PASSWORD) are refused,
-        as are URLs with credentials.
+      - More environment variables of the service. Not for secrets, whose usual names (ending in KEY, TOKEN, SECRET, PASSWORD) are
+        refused, as are URLs with credentials.
       - E(PORT), E(HOST), E(EXPECT_GPU), E(API_KEY) and E(API_KEY_FILE) are the plan's and are refused.
     type: dict
     default: {}
@@ -198,6 +283,26 @@ EXAMPLES = r"""
   ansible.builtin.fail:
     msg: "{{ ansible_facts['gpu_plan']['blocked'] | map(attribute='message') | join('; ') }}"
   when: ansible_facts['gpu_plan']['status'] == 'blocked'
+
+- name: Decide once which variant all GPU hosts can run
+  difyops.gpu.gpu_plan:
+    scope: fleet
+    missing: allow
+  run_once: true
+
+- name: Plan each host with that variant
+  difyops.gpu.gpu_plan:
+    fleet: "{{ ansible_facts['gpu_fleet'] }}"
+
+- name: See what an upgrade of the driver would change
+  difyops.gpu.gpu_plan:
+    driver_policy: upgrade
+    driver_branch: "580"
+    apply: [driver, toolkit]
+
+- name: Use two of the GPUs, and leave the others to somebody else
+  difyops.gpu.gpu_plan:
+    gpus: ["0", "0000:41:00.0"]
 
 - name: Decide for a site with a registry of its own
   difyops.gpu.gpu_plan:
@@ -220,9 +325,9 @@ RETURN = r"""
 plan:
   description:
     - The plan. Every key is always there; docs/contracts.md describes each.
-    - Also set as C(ansible_facts['gpu_plan']). C(ansible_facts['gpu_verdict']) is set to an empty dictionary, since a verdict that is there
-      proves an earlier plan.
-  returned: success
+    - Also set as C(ansible_facts['gpu_plan']). C(ansible_facts['gpu_verdict']) is set to an empty dictionary, since a verdict that is
+      there proves an earlier plan.
+  returned: when O(scope=host)
   type: dict
   contains:
     schema:
@@ -243,6 +348,13 @@ plan:
       type: str
       returned: always
       sample: gpu
+    gpus:
+      description:
+        - Every GPU with C(pci_address), C(name), whether it is C(usable) and C(used), the C(reason) when it is not, and the CDI C(device)
+          by which the container gets it.
+      type: list
+      elements: dict
+      returned: always
     blocked:
       description: Why nothing can be done, each with C(code), C(message) and C(remedy). Not empty exactly when the status is V(blocked).
       type: list
@@ -251,11 +363,15 @@ plan:
     parts:
       description:
         - The parts C(driver), C(engine), C(toolkit), C(image) and C(dify), each with C(action), C(from), C(to) and C(reason).
-        - The action is V(none), V(create), V(update), V(build), V(pull) or V(blocked).
+        - The action is V(none), V(install), V(upgrade), V(configure), V(create), V(update), V(build), V(pull) or V(blocked).
+        - C(driver) has also C(flavour), that of the kernel modules (V(open) or V(proprietary)).
       type: dict
       returned: always
     image:
-      description: The chosen variant with its reference, level of support and reason; V(null) when none fits.
+      description:
+        - The chosen variant with its reference, level of support and reason, the CDI C(devices) that its container is given and how many
+          GPUs CUDA sees with them (C(gpu_count)); V(null) when none fits.
+        - C(expected) is true where it is chosen for a driver that is planned and not loaded yet.
       type: dict
       returned: always
     rejected:
@@ -271,8 +387,69 @@ plan:
       description: Whether the host is to be rebooted (C(required)) and why (C(reasons)).
       type: dict
       returned: always
+    restart:
+      description: Whether the C(engine) and the running C(service) stop for a moment when the plan is carried out, and why (C(reasons)).
+      type: dict
+      returned: always
+    advice:
+      description: Under C(driver) the branch that would open a better variant, with all that it opens; V(null) when there is none.
+      type: dict
+      returned: always
     warnings:
       description: What stops nothing and is worth knowing, each with C(code) and C(message).
+      type: list
+      elements: dict
+      returned: always
+fleet:
+  description:
+    - The decision for many hosts. Every key is always there; docs/contracts.md describes each.
+    - Also set as C(ansible_facts['gpu_fleet']), and printed.
+  returned: when O(scope=fleet)
+  type: dict
+  contains:
+    schema:
+      description: Version of the document's form.
+      type: int
+      returned: always
+    status:
+      description: V(ok) or V(blocked).
+      type: str
+      returned: always
+    variant:
+      description: The variant that every GPU host can run; V(null) when there is none, or no GPU host.
+      type: str
+      returned: always
+    blocked:
+      description: Why there is no decision, each with C(code), C(message) and C(remedy).
+      type: list
+      elements: dict
+      returned: always
+    hosts:
+      description: How many hosts were judged.
+      type: int
+      returned: always
+    missing:
+      description: Hosts of which nothing is known.
+      type: list
+      elements: str
+      returned: always
+    gpu_hosts:
+      description: Hosts that are to run the variant.
+      type: list
+      elements: str
+      returned: always
+    held_back_by:
+      description: C(hosts) that cannot run a preferred C(variant), and the C(reason), the most preferred variant first.
+      type: list
+      elements: dict
+      returned: always
+    candidates:
+      description: Every C(variant) in the order of preference, on how many C(hosts) it runs and how many it is C(refused_by).
+      type: list
+      elements: dict
+      returned: always
+    drift:
+      description: C(what) is not the same on all GPU hosts, with the hosts of each of its C(values).
       type: list
       elements: dict
       returned: always

@@ -13,12 +13,27 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _versions, _wheels
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _require_cuda, _versions, _wheels
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 
 _WHEELS = "https://download.pytorch.org/whl/"
 _MAXWELL_TO_HOPPER = ["5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0"]
 _TURING_TO_BLACKWELL = ["7.5", "8.0", "8.6", "9.0", "10.0", "12.0"]
+
+
+def _difyai(cuda: str) -> dict[str, Any]:
+    """Return a disabled entry for an image of the article's family. It says nothing about the port: that of our own server is assumed."""
+    return {
+        "name": f"difyai-cuda{cuda}",
+        "cuda": cuda,
+        "torch": "2.3.0",
+        "sm": _MAXWELL_TO_HOPPER,
+        "ptx": None,
+        "source": "pull",
+        "image": f"difyai/dify:web-server-cuda{cuda}",
+        "enabled": False,
+    }
+
 
 # Of every CUDA the newest torch whose wheel was seen in a published list. torch of `cpu` is not the newest on purpose: it is the version
 # that the tests of this collection really run.
@@ -31,6 +46,12 @@ DEFAULT_CATALOG: list[dict[str, Any]] = [
     {"name": "cuda12.8", "cuda": "12.8", "torch": "2.11.0", "wheel_index": _WHEELS + "cu128", "sm": _TURING_TO_BLACKWELL, "ptx": None},
     {"name": "cuda13.0", "cuda": "13.0", "torch": "2.14.1", "wheel_index": _WHEELS + "cu130", "sm": _TURING_TO_BLACKWELL, "ptx": "12.0"},
     {"name": "cuda13.2", "cuda": "13.2", "torch": "2.15.0", "wheel_index": _WHEELS + "cu132", "sm": _TURING_TO_BLACKWELL, "ptx": None},
+    # The family of the article that this project began with, for a site that has such images under these names. The Dify project publishes
+    # none, and nothing of them was seen: 2.3.0 from cu121 is the article's example for 12.2, and the code lists are those of PyTorch's own
+    # wheels. Off until a site says `enabled: true`, which it should do together with its own `image`, `digest`, `torch` and `sm`.
+    _difyai("11.8"),
+    _difyai("12.1"),
+    _difyai("12.2"),
 ]
 
 IMAGE_TEMPLATE = "{repository}:web-server-{name}-v{version}"
@@ -42,8 +63,11 @@ DEFAULT_HEALTH = "/health"
 # CPython versions of the image recipe's base images: every wheel of the default catalog must exist for them.
 RECIPE_PYTHONS = ("3.11", "3.12")
 
-_KEYS = ("name", "cuda", "torch", "wheel_index", "sm", "ptx", "min_driver", "features", "source", "image", "digest", "port", "health")
-_TEXT_KEYS = ("name", "cuda", "torch", "wheel_index", "ptx", "min_driver", "source", "image", "digest", "health")
+_KEYS = (
+    *("name", "cuda", "torch", "wheel_index", "sm", "ptx", "min_driver", "features", "source", "image", "digest", "port", "health"),
+    *("require_cuda", "enabled"),
+)
+_TEXT_KEYS = ("name", "cuda", "torch", "wheel_index", "ptx", "min_driver", "source", "image", "digest", "health", "require_cuda")
 _LIST_KEYS = ("sm", "features")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TARGET = re.compile(r"[0-9]{1,2}\.[0-9][af]?")
@@ -67,6 +91,8 @@ class Variant(NamedTuple):
     """One image variant. `cuda` is None for a CPU variant; `image` is the complete reference, with the digest if there is one.
 
     `port` is where the server listens in the container, `health` the path that answers 2xx when it can serve (None: it has none).
+    `require_cuda` is what NVIDIA_REQUIRE_CUDA in the image says, None when nobody told. A variant that is not `enabled` is there to be
+    switched on: it is never chosen, and no plan mentions it.
     """
 
     name: str
@@ -82,6 +108,8 @@ class Variant(NamedTuple):
     digest: str | None
     port: int = DEFAULT_PORT
     health: str | None = DEFAULT_HEALTH
+    require_cuda: str | None = None
+    enabled: bool = True
 
 
 def load(entries: object, repository: str, version: str, with_defaults: bool = True) -> list[Variant]:
@@ -108,6 +136,24 @@ def load(entries: object, repository: str, version: str, with_defaults: bool = T
     if not merged:
         raise CatalogError("The catalog is empty: without the default variants it needs at least one entry.")
     return [_variant(raw, repository, version) for raw in merged.values()]
+
+
+def enabled(variants: Sequence[Variant]) -> list[Variant]:
+    """Return the variants that a plan may choose from and talks about, in their order."""
+    return [variant for variant in variants if variant.enabled]
+
+
+def why_not(variants: Sequence[Variant], name: str) -> str | None:
+    """Return one sentence about a variant that was asked for by name and cannot be had; None when it can."""
+    found = next((variant for variant in variants if variant.name == name), None)
+    if found is None:
+        return f"{option('variant')}: {name!r} is not in the catalog; it has {', '.join(known.name for known in enabled(variants))}."
+    if not found.enabled:
+        return (
+            f"{option('variant')}: {name!r} is in the catalog and not enabled; put {{name: {name}, enabled: true}} into "
+            f"{option('catalog')} when you have the image {found.image}."
+        )
+    return None
 
 
 def listed(entries: object) -> Sequence[Mapping[str, Any]]:
@@ -140,6 +186,7 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
     if torch is None or not _versions.is_dotted(torch, "{1,2}"):
         raise CatalogError(f"{where} needs torch: a version such as '2.14.1'; found {torch!r}.")
     _check_cuda(raw, where)
+    _check_require_cuda(raw, where)
     _check_endpoint(raw, where)
     image, digest = _image(raw, repository, version, where)
     source = raw.get("source") or ("pull" if raw.get("image") else "build")
@@ -161,6 +208,8 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
         digest=digest,
         port=raw.get("port") or DEFAULT_PORT,
         health=raw.get("health", DEFAULT_HEALTH),
+        require_cuda=raw.get("require_cuda"),
+        enabled=raw.get("enabled") is not False,
     )
 
 
@@ -174,6 +223,8 @@ def _check_keys_and_types(raw: Mapping[str, Any], where: str) -> None:
             raise CatalogError(f"{where}: {key} must be text, quoted as '{value}' in YAML; found the number {value}.")
         if value is not None and not isinstance(value, str):
             raise CatalogError(f"{where}: {key} must be text; found {kind(value)}.")
+    if raw.get("enabled") is not None and not isinstance(raw["enabled"], bool):
+        raise CatalogError(f"{where}: enabled must be true or false; found {raw['enabled']!r}.")
     if _URL_CREDENTIALS.search(raw.get("wheel_index") or ""):
         # Not with the URL: the sentence must not tell what it refuses.
         raise CatalogError(
@@ -219,6 +270,18 @@ def _check_cuda(raw: Mapping[str, Any], where: str) -> None:
         possible = _cuda.COMPILES_FOR.get(cuda)
         if possible is not None and target.rstrip("af") not in possible:
             raise CatalogError(f"{where}: CUDA {cuda} cannot compile for compute capability {target}.")
+
+
+def _check_require_cuda(raw: Mapping[str, Any], where: str) -> None:
+    requirement = raw.get("require_cuda")
+    if requirement is None:
+        return
+    if raw.get("cuda") is None:
+        raise CatalogError(f"{where} is a CPU image (cuda is null): it cannot have require_cuda.")
+    try:
+        _require_cuda.parse(requirement)
+    except _require_cuda.RequirementError as exc:
+        raise CatalogError(f"{where}: require_cuda cannot be read: {exc}") from exc
 
 
 def _check_wheel(raw: Mapping[str, Any], digest: str | None, where: str) -> None:

@@ -8,14 +8,14 @@ The same input gives the same bytes, so that the text itself is the wanted state
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _toolkit
 
 CONFIG_LABEL = "org.difyops.config"
 MODE_LABEL = "org.difyops.mode"
@@ -79,20 +79,26 @@ class Image:
     health: str | None = "/health"
 
 
-def render(service: Service, image: Image, labels: Mapping[str, str], gpu: bool) -> tuple[str, str]:
-    """Return the text of compose.yaml and the value of its config label.
+def render(service: Service, image: Image, labels: Mapping[str, str], devices: Sequence[str]) -> tuple[str, str]:
+    """Return the text of compose.yaml and the value of its config label. `devices` are CDI devices, none on the CPU.
 
     The label is a digest of all the rest: a container that does not carry it was made from another text, even where the file on the host
     is right already (a run that was interrupted between writing the file and starting the service).
     """
-    definition = _definition(service, image, dict(labels), gpu)
+    definition = _definition(service, image, dict(labels), devices)
     document: dict[str, Any] = {"name": service.project, "services": {service.name: definition}, "volumes": {DATA_VOLUME: {}}}
     config = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
     definition["labels"][CONFIG_LABEL] = config
-    return _HEADER + _dump(_escape(document)), config
+    return _text(json.dumps(document)), config
 
 
-def _definition(service: Service, image: Image, labels: dict[str, str], gpu: bool) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def _text(document: str) -> str:
+    """Return the text of a project that is given as JSON. The projects of a fleet are few, and writing YAML is slow."""
+    return _HEADER + _dump(_escape(json.loads(document)))
+
+
+def _definition(service: Service, image: Image, labels: dict[str, str], devices: Sequence[str]) -> dict[str, Any]:
     address = f"[{service.bind_address}]" if ":" in service.bind_address else service.bind_address
     definition: dict[str, Any] = {
         "image": image.reference,
@@ -101,7 +107,7 @@ def _definition(service: Service, image: Image, labels: dict[str, str], gpu: boo
         "restart": RESTART_POLICY,
         "env_file": [service.key_file],
         # The server refuses to call itself healthy when it was told that it has a GPU and finds none.
-        "environment": dict(sorted({"EXPECT_GPU": "1" if gpu else "0", **service.environment}.items())),
+        "environment": dict(sorted({"EXPECT_GPU": "1" if devices else "0", **service.environment}.items())),
         "ports": [f"{address}:{service.port}:{image.port}"],
         "volumes": _volumes(service),
         **_healthcheck(image, service.health_timeout),
@@ -110,8 +116,8 @@ def _definition(service: Service, image: Image, labels: dict[str, str], gpu: boo
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}},
         "labels": dict(sorted(labels.items())),
     }
-    if gpu:
-        request = {"driver": "cdi", "device_ids": [f"{_toolkit.CDI_KIND}=all"], "capabilities": ["gpu"]}
+    if devices:
+        request = {"driver": "cdi", "device_ids": list(devices), "capabilities": ["gpu"]}
         definition["deploy"] = {"resources": {"reservations": {"devices": [request]}}}
     return definition
 

@@ -14,6 +14,8 @@ its compiler answers to COMPILES_FOR, and for a new major its floor to MINOR_FLO
 
 from __future__ import annotations
 
+import functools
+
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _versions
 
 # CUDA X.Y -> the Linux driver that shipped with its first release. Updates of the same X.Y have newer ones; what a driver can run is
@@ -122,6 +124,7 @@ def branch(driver: str) -> int:
     return int(driver.split(".", 1)[0])
 
 
+@functools.lru_cache(maxsize=4096)
 def driver_cuda(driver: str, reported: str | None = None) -> str | None:
     """Return the CUDA version a driver supports, as ``"12.2"``, or None for a driver older than the tables.
 
@@ -136,6 +139,7 @@ def driver_cuda(driver: str, reported: str | None = None) -> str | None:
     return known
 
 
+@functools.lru_cache(maxsize=4096)
 def is_full(cuda: str, driver: str, cuda_of_driver: str | None) -> bool:
     """Whether a driver is as new as the toolkit's own, or of a newer CUDA major."""
     if cuda in TOOLKIT_DRIVER and _versions.at_least(driver, TOOLKIT_DRIVER[cuda]):

@@ -24,10 +24,44 @@ class Block:
         return {"code": self.code, "message": self.message, "remedy": self.remedy or _plan_codes.CODES[self.code].remedy}
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a part of the host lacks.
+
+    Where the caller brings the part to its plan (option apply) and `action` is not None, `action`, `to` and `reason` are what is to be
+    done. Else `block` is why nothing is done on the host, and where that is None too the host serves without.
+    """
+
+    part: str
+    action: str | None
+    to: str
+    reason: str
+    block: Block | None = None
+
+
+_OF_THE_IMAGE = (
+    "variant",
+    "force",
+    "prefer",
+    "cpu_fallback",
+    "forward_compatibility",
+    "catalog",
+    "catalog_defaults",
+    "min_cuda",
+    "max_cuda",
+    "require_features",
+    "gpus",
+    "scope",
+    "missing",
+)
+_OF_THE_DRIVER = ("driver_policy", "driver_branch", "driver_version")
+
+
 def option(name: str) -> str:
     """Return an option of gpu_plan as every sentence names it: with the variable by which the playbook's users know it."""
-    of_the_image = name in ("variant", "force", "prefer", "cpu_fallback", "forward_compatibility", "catalog", "catalog_defaults")
-    return f"{name} (dify_{'image_' if of_the_image else ''}{name})"
+    if name in _OF_THE_DRIVER:
+        return f"{name} (nvidia_{name})"
+    return f"{name} (dify_{'image_' if name in _OF_THE_IMAGE else ''}{name})"
 
 
 def warning(code: str, message: str) -> dict[str, str]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver, _recipe, _selector, _versions
 from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Service
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
@@ -39,6 +40,9 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
     base = options["image_base"]
     if re.fullmatch(r"\S+", base) is None:
         raise WishError(f"{option('image_base')} must be an image reference such as python:3.12-slim-bookworm; found {base!r}.")
+    bad_range = _selector.bad_range(options["min_cuda"] or None, options["max_cuda"] or None)
+    if bad_range is not None:
+        raise WishError(bad_range)
     return Wishes(
         host=host,
         variant=options["variant"] or None,
@@ -46,12 +50,43 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         prefer=options["prefer"],
         cpu_fallback=options["cpu_fallback"],
         forward_compat=options["forward_compatibility"],
+        min_cuda=options["min_cuda"] or None,
+        max_cuda=options["max_cuda"] or None,
+        features=tuple(dict.fromkeys(options["require_features"])),
+        gpus=_gpus(options["gpus"]),
+        driver=driver(options),
+        apply=frozenset(options["apply"]),
+        fleet=options["fleet"],
         image_base=base,
         image_version=options["image_version"],
         service=service(options),
-        context_digest=lambda: _recipe.context_digest(options["image_context"] or context),
+        # A plan of a fleet asks for it once, not once for each host.
+        context_digest=functools.lru_cache(maxsize=1)(lambda: _recipe.context_digest(options["image_context"] or context)),
         today=today,
     )
+
+
+def driver(options: Mapping[str, Any]) -> _driver.Wish:
+    """Return what is wanted of drivers. Raises WishError."""
+    branch, version = options["driver_branch"], options["driver_version"] or None
+    if branch != _driver.AUTO and re.fullmatch(r"[0-9]{3,4}", branch) is None:
+        raise WishError(f"{option('driver_branch')} must be a driver branch such as '580', or auto; found {branch!r}.")
+    if version is not None and not _versions.is_dotted(version, "{1,2}"):
+        raise WishError(f"{option('driver_version')} must be a complete driver version such as 580.95.05; found {version!r}.")
+    number = None if branch == _driver.AUTO else int(branch)
+    if version is not None and number not in (None, int(version.split(".")[0])):
+        raise WishError(f"{option('driver_version')} {version} is not of {option('driver_branch')} {branch}; give one of them.")
+    return _driver.Wish(options["driver_policy"], number, version)
+
+
+def _gpus(wanted: list[str]) -> tuple[str, ...]:
+    for text in wanted:
+        if not _devices.is_selector(text):
+            raise WishError(
+                f"{option('gpus')} must list UUIDs (GPU-... or MIG-...), indexes ('0'), PCI addresses (0000:00:05.0) "
+                f"or a GPU's index and a MIG device's ('0:1'); found {text!r}."
+            )
+    return tuple(dict.fromkeys(wanted))
 
 
 def service(options: Mapping[str, Any]) -> Service:

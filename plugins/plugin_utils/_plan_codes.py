@@ -38,6 +38,7 @@ NOT_OBSERVED = "DG715"
 NO_CPU_VARIANT = "DG716"
 GPU_GONE = "DG717"
 SICK_GPU = "DG718"
+DRIVER_IMPOSSIBLE = "DG719"
 
 NO_ENGINE = "DG720"
 ENGINE_NOT_RUNNING = "DG721"
@@ -47,7 +48,12 @@ CDI_OFF = "DG724"
 NO_CDI_SPEC = "DG725"
 OTHER_ENGINE = "DG726"
 NO_BUILDX = "DG727"
+NO_SUCH_GPU = "DG728"
+NO_CDI_DEVICE = "DG729"
 DIFY_NOT_READABLE = "DG730"
+FLEET_MISSING = "DG731"
+FLEET_NO_VARIANT = "DG732"
+IMAGE_NOT_APPLIED = "DG733"
 
 OUTSIDE_CUDA_RANGE = "DG740"
 FEATURE_MISSING = "DG741"
@@ -64,6 +70,14 @@ CDI_SPEC_STALE = "DG759"
 FORWARD_COMPAT_USED = "DG760"
 DIFY_NOT_OBSERVED = "DG761"
 DRIVER_WITHOUT_GPU = "DG762"
+TORCH_RETIRED = "DG763"
+SECURE_BOOT = "DG764"
+DRIVER_NOT_PINNED = "DG765"
+MIG_ONE_DEVICE = "DG766"
+FABRIC_MANAGER = "DG767"
+MIG_CHANGE_PENDING = "DG768"
+REBOOT_PENDING = "DG769"
+DRIVER_NOT_APPLIED = "DG770"
 
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
@@ -106,7 +120,12 @@ CODES: dict[str, Code] = {
     ),
     SICK_GPU: Code(
         "A GPU of the host cannot be used",
-        "repair it, or take it out of the host: a container is given all GPUs, so none is used while one is broken",
+        "repair it, or leave it out by naming the others in gpus (dify_image_gpus): a container is given all GPUs that are to be used",
+    ),
+    DRIVER_IMPOSSIBLE: Code(
+        "No driver of the kind that was asked for drives the GPUs",
+        "set driver_branch (nvidia_driver_branch) or driver_version (nvidia_driver_version) to one that does, or to auto; "
+        "or leave GPUs out with gpus (dify_image_gpus)",
     ),
     NOT_OBSERVED: Code("The host was not observed", "run difyops.gpu.nvidia_facts on the host before difyops.gpu.gpu_plan"),
     NO_CPU_VARIANT: Code("The catalog has no CPU variant", "put the default variant cpu back into catalog (dify_image_catalog)"),
@@ -126,6 +145,24 @@ CODES: dict[str, Code] = {
     NO_BUILDX: Code(
         "Docker has no buildx plugin to build the image with",
         "install docker-buildx (docker-buildx-plugin from Docker's own repository), or use an image that is pulled",
+    ),
+    NO_SUCH_GPU: Code(
+        "A GPU that was asked for is not there", "correct gpus (dify_image_gpus); without a driver only PCI addresses are known"
+    ),
+    NO_CDI_DEVICE: Code(
+        "The CDI specification lacks a device for a GPU that was asked for",
+        "run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+    ),
+    FLEET_MISSING: Code(
+        "Hosts of the fleet about which nothing is known",
+        "gather their facts (or take them out of the group); or decide without them with missing (dify_image_missing): allow",
+    ),
+    FLEET_NO_VARIANT: Code(
+        "No image variant that every GPU host can run",
+        "upgrade the drivers of the hosts that are named, or let each host choose with scope (dify_image_scope): host",
+    ),
+    IMAGE_NOT_APPLIED: Code(
+        "The image is needed and not brought by this run", "put image into apply, or bring the image to the host before"
     ),
     DIFY_NOT_READABLE: Code("The state of the service could not be read", "look at the engine on the host, then run again"),
     OUTSIDE_CUDA_RANGE: Code(
@@ -155,5 +192,33 @@ CODES: dict[str, Code] = {
     DIFY_NOT_OBSERVED: Code("What is deployed was not observed", "run difyops.gpu.dify_facts on the host before difyops.gpu.gpu_plan"),
     DRIVER_WITHOUT_GPU: Code(
         "A driver is installed on a host without a GPU", "look for the card with lspci -d 10de:, or take the driver's packages off"
+    ),
+    TORCH_RETIRED: Code(
+        "The PyTorch of the image gets no newer release",
+        "it works and gets no fixes any more; a newer CUDA needs a newer driver or another GPU",
+    ),
+    SECURE_BOOT: Code(
+        "Secure Boot, and a kernel module that it may refuse",
+        "use modules that the distribution signs, or enrol the key of DKMS with mokutil before the reboot",
+    ),
+    DRIVER_NOT_PINNED: Code(
+        "The driver packages are not held",
+        "hold them (apt-mark hold, a file in /etc/apt/preferences.d, dnf versionlock), so that only a planned change replaces the driver",
+    ),
+    MIG_ONE_DEVICE: Code(
+        "CUDA uses one MIG device of a container",
+        "name the MIG device that is to be used in gpus (dify_image_gpus), by its UUID or as index:mig index such as 0:1",
+    ),
+    FABRIC_MANAGER: Code(
+        "The fabric manager that NVSwitches need does not run as it should",
+        "install nvidia-fabricmanager of exactly the driver's version and start it (systemctl enable --now nvidia-fabricmanager)",
+    ),
+    MIG_CHANGE_PENDING: Code(
+        "A change of the MIG mode is pending", "reset the GPU (nvidia-smi --gpu-reset) or reboot when nothing uses it, then run again"
+    ),
+    REBOOT_PENDING: Code("A reboot is pending", "reboot when the host can spare it, then run again"),
+    DRIVER_NOT_APPLIED: Code(
+        "The driver should be another, and this run changes no driver",
+        "change it with the play that changes drivers, or set driver_policy (nvidia_driver_policy) to keep",
     ),
 }

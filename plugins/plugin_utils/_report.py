@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is reported of a host: one record, from its facts, its plan, its verdict and what became of its run.
 
-A record is plain data with every key always; the renderers (terminal, JSON lines) read records and nothing else.
+A record is plain data with every key always; the renderers (terminal, JSON lines) read records and nothing else but what
+the fleet decided.
 
 This is private to difyops.gpu.
 """
@@ -18,19 +19,22 @@ from typing import Any
 
 SCHEMA = 1
 
-# What a host can come out as; only the first four leave nothing to do.
+# What a host can come out as; only the first five leave nothing to do.
 RESULTS = (
     "proven",
     "cpu",
     "degraded",
     "checked",
+    "observed",
     "unproven",
     "failed",
     "blocked",
     "unreachable",
     "not_run",
 )
-GOOD_RESULTS = frozenset(RESULTS[:4])
+GOOD_RESULTS = frozenset(RESULTS[:5])
+# What the verdicts on several containers of a host come to: the worst of them.
+_WORST_FIRST = ("failed", "unproven", "degraded", "cpu", "proven")
 
 # What an outcome that a playbook recorded means for the result.
 _OUTCOMES = {
@@ -40,24 +44,35 @@ _OUTCOMES = {
     "restore_failed": "failed",
     "unreachable": "unreachable",
 }
-_PLAN_KEYS = ("status", "mode", "blocked", "parts", "image", "rejected", "reboot", "warnings")
+_PLAN_KEYS = ("status", "mode", "gpus", "blocked", "parts", "image", "rejected", "reboot", "restart", "advice", "warnings")
 
 
 def build_record(
-    host: str, facts: Mapping[str, Any], outcome: Mapping[str, Any] | None, in_play: bool, check: bool, time: str
+    host: str,
+    facts: Mapping[str, Any],
+    outcome: Mapping[str, Any] | None,
+    in_play: bool,
+    check: bool,
+    time: str,
+    others: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Return the record of one host.
 
     ``facts`` are the host's ansible_facts, empty for one that was never reached. ``outcome`` is its variable
     dify_outcome. ``in_play`` is False for a host that left the play, be it failed or unreachable: what is then known of
-    it may stem from an earlier run.
+    it may stem from an earlier run. ``others`` is for an audit, where nothing is deployed: the verdicts on containers that
+    are not the service's, None when this is no audit.
     """
     nvidia, plan, verdict = (_mapping(facts.get(key)) for key in ("nvidia", "gpu_plan", "gpu_verdict"))
     told = _mapping(outcome)
-    result = _result(facts, told, in_play, check)
-    if result in ("unreachable", "not_run", "blocked"):
-        verdict = {}
-    words = _words(result, plan, verdict, told)
+    containers = _list(list(others)) if others is not None else []
+    if others is None:
+        result = _result(facts, told, in_play, check)
+        decisive = verdict = {} if result in ("unreachable", "not_run", "blocked") else verdict
+    else:
+        result, decisive = _audit_result(facts, told, in_play, containers)
+        verdict = {} if result == "unreachable" else verdict
+    words = _words(result, plan, decisive, told)
     return {
         "schema": SCHEMA,
         "time": time,
@@ -70,10 +85,14 @@ def build_record(
         "gpus": _gpus(nvidia),
         "driver": _dig(nvidia, "driver", "loaded", "version"),
         "cuda": _dig(nvidia, "driver", "cuda_version"),
+        "toolkit": _dig(nvidia, "toolkit", "version"),
+        "engine": _engine(nvidia),
         "variant": _dig(plan, "image", "variant") or _dig(verdict, "expected", "variant"),
         "image": _dig(plan, "image", "reference") or _dig(verdict, "container", "image"),
         "plan": {key: plan.get(key) for key in _PLAN_KEYS} if plan else None,
         "verdict": dict(verdict) if verdict else None,
+        "containers": [dict(other) for other in containers] if result != "unreachable" else [],
+        "warnings": _warnings(nvidia, plan, verdict, containers) if result != "unreachable" else [],
     }
 
 
@@ -106,6 +125,46 @@ def _result(facts: Mapping[str, Any], outcome: Mapping[str, Any], in_play: bool,
     if plan:
         return "checked" if check else "not_run"
     return "unreachable"
+
+
+def _audit_result(
+    facts: Mapping[str, Any], outcome: Mapping[str, Any], in_play: bool, others: Sequence[Mapping[str, Any]]
+) -> tuple[str, Mapping[str, Any]]:
+    """Return what an audit found, and the verdict that decided it, empty when none did."""
+    nvidia, plan, verdict = (_mapping(facts.get(key)) for key in ("nvidia", "gpu_plan", "gpu_verdict"))
+    told = _OUTCOMES.get(str(outcome.get("status")))
+    if told is not None:
+        return told, {}
+    if not in_play:
+        return ("failed" if nvidia or plan or verdict else "unreachable"), {}
+    verdicts = [entry for entry in (verdict, *others) if entry]
+    for result in _WORST_FIRST:
+        for entry in verdicts:
+            if entry.get("overall") == result:
+                return result, entry
+    if verdicts:
+        return "unproven", {}
+    if plan.get("status") == "blocked":
+        return "blocked", {}
+    return ("observed" if nvidia else "unreachable"), {}
+
+
+def _engine(nvidia: Mapping[str, Any]) -> str | None:
+    name, version = _dig(nvidia, "engine", "name"), _dig(nvidia, "engine", "version")
+    return f"{name} {version}" if name and version else str(name) if name else None
+
+
+def _warnings(
+    nvidia: Mapping[str, Any], plan: Mapping[str, Any], verdict: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what facts, plan and verdicts warn of, each code with each of its messages once, sorted by code."""
+    found = []
+    for document in (nvidia, plan, verdict, *others):
+        for warning in _list(document.get("warnings")):
+            entry = (str(warning.get("code")), str(warning.get("message")))
+            if entry not in found:
+                found.append(entry)
+    return [{"code": code, "message": message} for code, message in sorted(found)]
 
 
 def _words(
@@ -142,6 +201,7 @@ _DEFAULT_MESSAGES = {
     "not_run": "nothing was proven on this host in this run",
     "blocked": "the plan is blocked",
     "checked": "checked, not applied",
+    "observed": "nothing runs here that could be proven",
 }
 
 

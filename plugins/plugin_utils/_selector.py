@@ -4,16 +4,18 @@
 """Which image variants run on a host, and which of them is chosen.
 
 The rules, in this order (docs/compatibility.md explains them): the driver must carry the CUDA of the variant (in full, by minor-version
-compatibility, or by forward compatibility where that is allowed), and the image must have code for every GPU of the host.
-Everything here is a pure function of its arguments.
+compatibility, or by forward compatibility where that is allowed), the image must have code for every GPU of the host, and what the
+operator asked for (a range of CUDA, features) must be there.
+Everything here is a pure function of its arguments, and never raises. Judgements are kept, since the hosts of a fleet are much alike.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _forward_compat, _plan_codes, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _features, _forward_compat, _plan_codes, _versions
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 
@@ -45,6 +47,22 @@ class Driver:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """What the operator asked for.
+
+    `named` is the only variant that can be chosen then; the range of CUDA (`min_cuda` to `max_cuda`, both included) does not bind it,
+    `features` do. `forward_compat` allows forward compatibility.
+    """
+
+    prefer: str = NEWEST
+    forward_compat: bool = False
+    named: str | None = None
+    min_cuda: str | None = None
+    max_cuda: str | None = None
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fit:
     """How a variant does on a host: `support` is set and `code` None when it runs, the other way round when not."""
 
@@ -62,7 +80,8 @@ class Selection:
     others: tuple[Fit, ...]
 
 
-def judge(variant: Variant, driver: Driver, gpus: Sequence[Gpu], forward_compat: bool) -> Fit:
+@functools.lru_cache(maxsize=16384)
+def judge(variant: Variant, driver: Driver, gpus: tuple[Gpu, ...], forward_compat: bool) -> Fit:
     """Say whether a CUDA variant runs on this driver and all of these GPUs."""
     carried = _driver_fit(variant, driver, gpus, forward_compat)
     if carried.support is None:
@@ -70,18 +89,19 @@ def judge(variant: Variant, driver: Driver, gpus: Sequence[Gpu], forward_compat:
     # Forward compatibility brings the user-space driver of the variant's own CUDA, so its PTX compiler is as new as the code.
     jit_cuda = variant.cuda if carried.support == FORWARD else driver.cuda
     for gpu in gpus:
-        if gpu.compute_capability is None:
+        if not _versions.is_dotted(gpu.compute_capability, "{1}"):
             return Fit(
                 variant,
                 None,
                 _plan_codes.UNKNOWN_COMPUTE_CAPABILITY,
                 f"the compute capability of {gpu.name} is not known, so nobody can say whether the image has code for it",
             )
-        if not has_code(variant, gpu.compute_capability, jit_cuda):
+        if not has_code(variant, gpu.compute_capability or "", jit_cuda):
             return Fit(variant, None, _plan_codes.NO_CODE_FOR_GPU, _no_code_reason(variant, gpu, jit_cuda))
     return carried
 
 
+@functools.lru_cache(maxsize=16384)
 def has_code(variant: Variant, compute_capability: str, jit_cuda: str | None) -> bool:
     """Whether the image has machine code for this GPU, or PTX that the driver (of CUDA `jit_cuda`) can compile for it."""
     if variant.cuda is None:
@@ -116,15 +136,32 @@ def compiles_ptx(target: str, compute_capability: str, cuda: str, jit_cuda: str 
     return base <= have
 
 
-def select(
-    variants: Sequence[Variant], driver: Driver, gpus: Sequence[Gpu], prefer: str, forward_compat: bool, named: str | None = None
-) -> Selection:
-    """Choose among the CUDA variants. With `named` only that one can be chosen; the others are judged all the same."""
-    fits = [judge(variant, driver, gpus, forward_compat) for variant in variants if variant.cuda is not None]
-    candidates = [fit for fit in fits if fit.support is not None and named in (None, fit.variant.name)]
-    chosen = max(candidates, key=lambda fit: _rank(fit, prefer), default=None)
-    others = tuple(_passed_over(fit, chosen, named, prefer) for fit in fits if fit is not chosen)
+def select(variants: Sequence[Variant], driver: Driver, gpus: Sequence[Gpu], preference: Preference | None = None) -> Selection:
+    """Choose among the enabled CUDA variants. Where one is named, only that one can be chosen; the others are judged all the same."""
+    return _select(tuple(variants), driver, tuple(gpus), preference or Preference())
+
+
+@functools.lru_cache(maxsize=4096)
+def _select(variants: tuple[Variant, ...], driver: Driver, gpus: tuple[Gpu, ...], preference: Preference) -> Selection:
+    fits = [
+        _as_wished(judge(variant, driver, gpus, preference.forward_compat), gpus, preference)
+        for variant in variants
+        if variant.cuda is not None and variant.enabled
+    ]
+    candidates = [fit for fit in fits if fit.support is not None and preference.named in (None, fit.variant.name)]
+    chosen = max(candidates, key=lambda fit: rank(fit, preference.prefer), default=None)
+    others = tuple(_passed_over(fit, chosen, preference) for fit in fits if fit is not chosen)
     return Selection(chosen, others)
+
+
+def bad_range(min_cuda: str | None, max_cuda: str | None) -> str | None:
+    """Return one sentence about a range of CUDA that nobody can mean; None when it is all right."""
+    for name, value in (("min_cuda", min_cuda), ("max_cuda", max_cuda)):
+        if value is not None and not _versions.is_dotted(value, "{1}"):
+            return f"{option(name)} must be a CUDA version with one dot such as '12.6', in quotes; found {value!r}."
+    if min_cuda is not None and max_cuda is not None and _cuda.number(min_cuda) > _cuda.number(max_cuda):
+        return f"{option('min_cuda')} is {min_cuda} and {option('max_cuda')} is {max_cuda}; no CUDA is in between."
+    return None
 
 
 def force(fit: Fit) -> Fit:
@@ -132,32 +169,62 @@ def force(fit: Fit) -> Fit:
     return fit if fit.support is not None else Fit(fit.variant, FORCED, None, f"forced although {fit.reason}")
 
 
-def _rank(fit: Fit, prefer: str) -> tuple[object, ...]:
+def rank(fit: Fit, prefer: str) -> tuple[object, ...]:
+    """Return by what a variant that fits is preferred: the bigger, the better."""
     torch, cuda = _versions.parse(fit.variant.torch), _cuda.number(fit.variant.cuda or "0.0")
     if prefer == FULL_SUPPORT_FIRST:
         return ({FULL: 2, MINOR: 1}.get(fit.support or "", 0), cuda, torch)
     return (fit.support != FORWARD, torch, cuda)
 
 
-def _passed_over(fit: Fit, chosen: Fit | None, named: str | None, prefer: str) -> Fit:
+def _as_wished(fit: Fit, gpus: Sequence[Gpu], preference: Preference) -> Fit:
+    """Return the fit, or why a variant that fits is not what was asked for."""
     if fit.support is None:
         return fit
-    if named is not None:
-        reason = f"fits too ({fit.support}), but {named} was asked for by name"
+    if fit.variant.name != preference.named:
+        outside = _outside(fit.variant.cuda or "0.0", preference)
+        if outside is not None:
+            return Fit(fit.variant, None, _plan_codes.OUTSIDE_CUDA_RANGE, outside)
+    if preference.features:
+        lacking = _features.missing(fit.variant, ((gpu.name, gpu.compute_capability) for gpu in gpus), preference.features)
+        if lacking is not None:
+            return Fit(fit.variant, None, _plan_codes.FEATURE_MISSING, lacking)
+    return fit
+
+
+def _outside(cuda: str, preference: Preference) -> str | None:
+    broken = bad_range(preference.min_cuda, preference.max_cuda)
+    if broken is not None:
+        return broken.rstrip(".")
+    if preference.min_cuda is not None and _cuda.number(cuda) < _cuda.number(preference.min_cuda):
+        return f"CUDA {cuda} is older than {preference.min_cuda}, which {option('min_cuda')} asks for"
+    if preference.max_cuda is not None and _cuda.number(cuda) > _cuda.number(preference.max_cuda):
+        return f"CUDA {cuda} is newer than {preference.max_cuda}, which {option('max_cuda')} allows"
+    return None
+
+
+def _passed_over(fit: Fit, chosen: Fit | None, preference: Preference) -> Fit:
+    if fit.support is None:
+        return fit
+    if preference.named is not None:
+        reason = f"fits too ({fit.support}), but {preference.named} was asked for by name"
     else:
         over = chosen.variant if chosen else fit.variant
-        reason = f"fits too ({fit.support}); {over.name} with torch {over.torch} comes first by the preference {prefer}"
+        reason = f"fits too ({fit.support}); {over.name} with torch {over.torch} comes first by the preference {preference.prefer}"
     return Fit(fit.variant, None, _plan_codes.NOT_PREFERRED, reason)
 
 
 def _driver_fit(variant: Variant, driver: Driver, gpus: Sequence[Gpu], forward_compat: bool) -> Fit:
     cuda = variant.cuda or ""
+    floor = _cuda.MINOR_FLOOR.get(_cuda.number(cuda)[0])
+    if not _versions.is_dotted(driver.version):
+        reason = f"CUDA {_cuda.number(cuda)[0]}.x needs driver >= {floor}; what is loaded calls itself {driver.version!r}"
+        return Fit(variant, None, _plan_codes.DRIVER_TOO_OLD, reason)
     if variant.min_driver is not None and not _versions.at_least(driver.version, variant.min_driver):
         reason = f"the catalog asks for driver >= {variant.min_driver}; loaded is {driver.version}"
         return Fit(variant, None, _plan_codes.BELOW_MIN_DRIVER, reason)
     if _cuda.is_full(cuda, driver.version, driver.cuda):
         return Fit(variant, FULL, None, f"CUDA {cuda} on driver {driver.version}: full support (the driver's CUDA is {driver.cuda})")
-    floor = _cuda.MINOR_FLOOR.get(_cuda.number(cuda)[0])
     if _cuda.is_minor(cuda, driver.version):
         return Fit(variant, MINOR, None, f"CUDA {cuda} on driver {driver.version}: minor-version compatibility (driver >= {floor})")
     # The floor is that of the major version, so all its variants share one reason, and one line of the printed plan.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 # ansible-core brings packaging; guarded because a plugin must be importable (for its documentation) without it.
@@ -22,16 +23,27 @@ def parse(text: object) -> Version | None:
 
     What follows the number is packaging detail of a distribution (``2.26.1-4``, ``1.19.0-0ubuntu1``) and does not count.
     """
-    match = _DOTTED.match(text) if isinstance(text, str) else None
+    return _parse(text) if isinstance(text, str) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(text: str) -> Version | None:
+    # A fleet has few different versions, and each is asked for many times.
+    match = _DOTTED.match(text)
     return Version(match.group(1)) if match else None
 
 
 def at_least(text: object, floor: str) -> bool:
     """Whether version `text` is known and not below `floor`. `floor` comes from our own tables and may be one number (``615``)."""
     version = parse(text)
-    return version is not None and version >= Version(floor)
+    return version is not None and version >= _floor(floor)
 
 
 def is_dotted(text: object, parts: str = "{1,3}") -> bool:
     """Whether `text` is nothing but numbers and dots, with a number of dots that the regular expression counter `parts` allows."""
     return isinstance(text, str) and re.fullmatch(rf"[0-9]{{1,9}}(\.[0-9]{{1,9}}){parts}", text) is not None
+
+
+@functools.lru_cache(maxsize=256)
+def _floor(text: str) -> Version:
+    return Version(text)

@@ -9,7 +9,8 @@ Weaker spots, said plainly: the lists of cu118, cu121 and cu124 for torch 2.2 to
 cu130 wheel of torch 2.15 is from PyTorch's release plan (RFC #190385), so the default catalog does not use it. There never were cu122,
 cu123, cu125, cu127 or cu131 wheels.
 
-To update for a new torch release: add a row to RELEASES, and to CODE when one of its wheels carries another list.
+To update for a new torch release: add a row to RELEASES, and to CODE when one of its wheels carries another list. Which indexes are
+retired follows from RELEASES.
 """
 
 from __future__ import annotations
@@ -98,3 +99,31 @@ def code_of(torch: str, index: str) -> Code | None:
     """Return what GPU code torch X.Y.Z from this index carries, or None when the table does not know the pair."""
     release = _cuda.number(torch)
     return next((code for code in CODE if code.wheels == index and code.first <= release <= code.last), None)
+
+
+def last_torch(index: str) -> str | None:
+    """Return the newest torch of an index that the newest release has left out; None for an index that is still served, or unknown."""
+    having = [torch for torch, release in RELEASES.items() if index in release.indexes]
+    if not having or index in RELEASES[newest_torch()].indexes:
+        return None
+    return max(having, key=_numbers)
+
+
+def newest_torch() -> str:
+    """Return the newest release of the table."""
+    return max(RELEASES, key=_numbers)
+
+
+def retired(wheel_index: str | None) -> str | None:
+    """Return, as part of a sentence, that an index (its name or URL) gets no newer PyTorch; None when it does, or nobody knows."""
+    if wheel_index is None:
+        return None
+    index = wheel_index if re.fullmatch(r"cu[0-9]{3}", wheel_index) else index_of(wheel_index)
+    last = last_torch(index) if index is not None else None
+    if last is None:
+        return None
+    return f"PyTorch {last} is the last one with wheels for {index}; {newest_torch()} is out without them"
+
+
+def _numbers(torch: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.split("."))

@@ -131,3 +131,29 @@ def test_the_documentation_names_the_same_options() -> None:
         assert {key: options[name].get(key) for key in ("type", "choices", "elements", "required")} == {
             key: spec.get(key) for key in ("type", "choices", "elements", "required")
         }
+
+
+def test_an_audit_reads_other_verdicts_and_the_decision_for_the_fleet(printed: list[str], tmp_path: pathlib.Path) -> None:
+    fleet = {
+        **{key: [] for key in ("blocked", "missing", "held_back_by", "candidates")},
+        "schema": 1,
+        "status": "ok",
+        "variant": "cuda12.6",
+        "hosts": 2,
+        "gpu_hosts": ["a", "b"],
+        "drift": [{"what": "driver", "values": {"535": ["a"], "470": ["b"]}}],
+    }
+    failed = {**VERDICT, "overall": "failed", "code": "DG404", "summary": "bad", "container": {"name": "other"}}
+    hosts = {
+        "a": {"ansible_facts": {**FACTS, "gpu_verdict": VERDICT, "gpu_fleet": fleet}},
+        "b": {"ansible_facts": {**FACTS, "gpu_verdict": VERDICT}, "gpu_audit_verdicts": [failed]},
+        "c": {},
+    }
+    result = report(variables(hosts, left=("c",)), show="audit", path=str(tmp_path / "audit.jsonl"))
+    assert [record["result"] for record in result["records"]] == ["proven", "failed", "unreachable"]
+    assert result["failed_hosts"] == ["b", "c"]
+    assert "535 on a; 470 on b" in printed[0]
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["containers"] for line in lines] == [[], [failed], []]
+    # The same hosts in another report: nothing of the audit counts there.
+    assert report(variables(hosts, left=("c",)), show="verdict")["failed_hosts"] == ["c"]

@@ -21,7 +21,7 @@ def context(tmp_path):
 
 def run(context, facts=None, **options):
     facts = {"nvidia": nvidia()} if facts is None else facts
-    return gpu_plan.make_plan({"image_context": context, **options}, facts, "h1")
+    return gpu_plan.make_plan(gpu_plan.validated({"image_context": context, **options}), facts, "h1")
 
 
 def test_facts_come_from_the_host_or_from_the_options(context):
@@ -96,7 +96,7 @@ def test_empty_texts_and_nulls_mean_the_default(context):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"varient": "cpu"}, "unknown option varient; the options are nvidia, dify, variant"),
+        ({"varient": "cpu"}, "unknown option varient; the options are nvidia, dify, scope, hosts"),
         ({"prefer": "oldest"}, "prefer"),
         ({"cpu_fallback": "always"}, "cpu_fallback"),
         ({"force": "perhaps"}, "force"),
@@ -107,6 +107,20 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"catalog": ["cuda12.6"]}, "Entry number 1 of catalog (dify_image_catalog) must be a dictionary with a name; found text"),
         ({"catalog": {"name": "x"}}, "found a dictionary"),
         ({"dify": "x"}, "dify must be a dictionary; found text"),
+        ({"fleet": "x"}, "fleet must be a dictionary; found text"),
+        ({"hosts": ["h1"]}, "hosts is for scope fleet only"),
+        ({"apply": ["drivers"]}, "apply"),
+        ({"driver_policy": "latest"}, "driver_policy"),
+        ({"driver_branch": "newest"}, "driver_branch (nvidia_driver_branch) must be a driver branch such as '580', or auto; found"),
+        ({"driver_version": "580"}, "driver_version (nvidia_driver_version) must be a complete driver version such as 580.95.05"),
+        ({"driver_version": 580.1}, "driver_version (nvidia_driver_version) must be quoted"),
+        ({"driver_branch": 535, "driver_version": "580.95.05"}, "580.95.05 is not of driver_branch (nvidia_driver_branch) 535"),
+        ({"min_cuda": 12.1}, "min_cuda (dify_image_min_cuda) must be quoted in YAML"),
+        ({"min_cuda": "12"}, "min_cuda (dify_image_min_cuda) must be a CUDA version with one dot"),
+        ({"min_cuda": "12.8", "max_cuda": "12.4"}, "no CUDA is in between"),
+        ({"require_features": ["fp5"]}, "require_features (dify_image_require_features): 'fp5'"),
+        ({"gpus": ["NVIDIA A10"]}, "gpus (dify_image_gpus) must list UUIDs"),
+        ({"gpus": [""]}, "gpus (dify_image_gpus) must list UUIDs"),
         ({"environment": ["A=1"]}, "environment (dify_environment) must be a dictionary; found a list"),
         ({"health_timeout": 0}, "health_timeout (dify_health_timeout) must be a number of seconds between 1 and 86400, a day; found 0"),
         ({"health_timeout": "5m"}, "health_timeout"),
@@ -171,10 +185,74 @@ def test_the_documentation_has_the_options_of_the_action():
 
 
 def test_the_documented_examples_are_accepted(context):
+    fleet = decide(context, {"h1": nvidia()})
     for task in yaml.safe_load(stub.EXAMPLES):
-        if "difyops.gpu.gpu_plan" in task:
-            assert run(context, **(task["difyops.gpu.gpu_plan"] or {}))["status"] in ("change", "blocked")
+        if "difyops.gpu.gpu_plan" not in task:
+            continue
+        options = task["difyops.gpu.gpu_plan"] or {}
+        if options.get("scope") == "fleet":
+            assert decide(context, {"h1": nvidia()}, **options)["status"] == "ok"
+        else:
+            assert run(context, **{**options, **({"fleet": fleet} if "fleet" in options else {})})["status"] in ("change", "blocked")
 
 
 def test_the_documented_result_has_the_keys_of_a_plan(context):
-    assert list(yaml.safe_load(stub.RETURN)["plan"]["contains"]) == list(run(context))
+    documented = yaml.safe_load(stub.RETURN)
+    assert list(documented["plan"]["contains"]) == list(run(context))
+    assert list(documented["fleet"]["contains"]) == list(decide(context, {"h1": nvidia()}))
+
+
+# --- many hosts ---
+
+
+def decide(context, facts, play=None, **options):
+    variables = {
+        "hostvars": {host: {"ansible_facts": {"nvidia": document} if document else {}} for host, document in facts.items()},
+        "ansible_play_hosts_all": list(facts) if play is None else play,
+    }
+    return gpu_plan.decide_fleet(gpu_plan.validated({"image_context": context, "scope": "fleet", **options}), variables)
+
+
+def test_a_fleet_is_the_hosts_of_the_play_or_those_that_are_named(context):
+    facts = {"a": nvidia("580.95.05"), "b": nvidia("535.247.01"), "gone": None}
+    assert (decide(context, facts)["status"], decide(context, facts)["missing"]) == ("blocked", ["gone"])
+    assert decide(context, facts, missing="allow")["variant"] == "cuda12.6"
+    assert decide(context, facts, play=["a"])["variant"] == "cuda13.2"
+    assert decide(context, facts, hosts=["a", "b"])["variant"] == "cuda12.6"
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"hosts": ["nobody"]}, "option hosts names nobody, which the inventory does not have"),
+        ({"nvidia": {}}, "nvidia is for scope host only"),
+        ({"dify": {}}, "dify is for scope host only"),
+        ({"fleet": {}}, "fleet is for scope host only"),
+        ({"missing": "ignore"}, "missing"),
+        ({"variant": "cuda99"}, "'cuda99' is not in the catalog"),
+    ],
+)
+def test_one_sentence_for_each_mistake_about_a_fleet(context, options, sentence):
+    with pytest.raises(AnsibleActionFail) as caught:
+        decide(context, {"a": nvidia()}, **options)
+    assert str(caught.value).startswith("gpu_plan: ") and sentence in str(caught.value)
+
+
+def test_a_decision_is_printed_and_kept_as_a_fact(context, monkeypatch):
+    shown = []
+    action = gpu_plan.ActionModule.__new__(gpu_plan.ActionModule)
+    monkeypatch.setattr(gpu_plan.ActionBase, "run", lambda *_args: {})
+    monkeypatch.setattr(gpu_plan, "Display", lambda: type("Display", (), {"display": staticmethod(shown.append)}))
+    monkeypatch.setattr(action, "_task", type("Task", (), {"args": {"scope": "fleet"}}), raising=False)
+    variables = {"hostvars": {"a": {"ansible_facts": {"nvidia": nvidia("580.95.05")}}}, "ansible_play_hosts_all": ["a"]}
+    result = action.run(None, variables)
+    assert result["ansible_facts"] == {"gpu_fleet": result["fleet"]} and result["changed"] is False
+    assert len(shown) == 1 and shown[0].startswith("\nFLEET of 1 host: cuda13.2 for 1 host\n  runs      cuda13.2 on 1, ")
+
+
+def test_the_wishes_reach_the_plan(context):
+    made = run(context, gpus=[0], apply=["driver", "image", "dify"], driver_policy="upgrade", driver_branch=580, max_cuda="13.0")
+    assert (made["parts"]["driver"]["action"], made["parts"]["driver"]["to"]) == ("upgrade", "580")
+    assert (made["image"]["variant"], made["image"]["devices"]) == ("cuda13.0", ["nvidia.com/gpu=all"])
+    fleet = decide(context, {"a": nvidia("580.95.05")})
+    assert run(context, {"nvidia": nvidia("580.95.05")}, fleet=fleet, apply=["image", "dify"])["image"]["variant"] == fleet["variant"]

@@ -9,7 +9,7 @@ import datetime
 from typing import Any
 
 import yaml
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _driver, _planner, _recipe
 
 TODAY = datetime.date(2026, 11, 22)
 CATALOG = _catalog.load([], "difyops/dify-gpu", "0.1.0")
@@ -92,8 +92,9 @@ def without_gpu() -> dict[str, Any]:
 
 
 def wishes(**changed: Any) -> _planner.Wishes:
-    """Return the default decisions for a host named h1, with a build context of fixed content."""
-    return _planner.Wishes(host="h1", **{"context_digest": lambda: "c0ffee", "today": TODAY, **changed})
+    """Return the decisions of the playbook for a host named h1: it leaves drivers, engine and toolkit alone. The build context is fixed."""
+    of_the_playbook = {"driver": _driver.Wish(_driver.KEEP), "apply": frozenset({"image", "dify"})}
+    return _planner.Wishes(host="h1", **{"context_digest": lambda: "c0ffee", "today": TODAY, **of_the_playbook, **changed})
 
 
 def plan(facts: object, dify: object = None, catalog: list[Any] | None = None, **changed: Any) -> dict[str, Any]:

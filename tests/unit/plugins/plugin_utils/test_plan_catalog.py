@@ -26,7 +26,44 @@ def load(*entries, **changed):
 
 
 def test_the_default_catalog():
-    assert list(load()) == ["cpu", "cuda11.8", "cuda12.1", "cuda12.4", "cuda12.6", "cuda12.8", "cuda13.0", "cuda13.2"]
+    on = ["cpu", "cuda11.8", "cuda12.1", "cuda12.4", "cuda12.6", "cuda12.8", "cuda13.0", "cuda13.2"]
+    off = ["difyai-cuda11.8", "difyai-cuda12.1", "difyai-cuda12.2"]
+    catalog = _catalog.load([], "difyops/dify-gpu", "0.1.0")
+    assert [variant.name for variant in catalog] == on + off
+    assert [variant.name for variant in _catalog.enabled(catalog)] == on
+
+
+@pytest.mark.parametrize("cuda", ["11.8", "12.1", "12.2"])
+def test_the_articles_family_is_there_and_off(cuda):
+    variant = load()[f"difyai-cuda{cuda}"]
+    assert (variant.enabled, variant.cuda, variant.source, variant.digest) == (False, cuda, "pull", None)
+    assert variant.image == f"difyai/dify:web-server-cuda{cuda}"
+    # The article's example; in wheels of that release there is code for these, and no PTX.
+    assert (variant.torch, variant.wheel_index, variant.ptx) == ("2.3.0", None, None)
+    assert variant.sm == ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")
+
+
+def test_a_site_switches_a_disabled_entry_on_and_an_enabled_one_off():
+    catalog = load({"name": "difyai-cuda12.1", "enabled": True, "digest": DIGEST}, {"name": "cuda12.4", "enabled": False})
+    assert catalog["difyai-cuda12.1"].enabled and catalog["difyai-cuda12.1"].image == f"difyai/dify:web-server-cuda12.1@{DIGEST}"
+    names = [variant.name for variant in _catalog.enabled(list(catalog.values()))]
+    assert "difyai-cuda12.1" in names and "cuda12.4" not in names
+
+
+def test_why_a_name_cannot_be_asked_for():
+    catalog = list(load().values())
+    assert _catalog.why_not(catalog, "cuda12.6") is None
+    assert _catalog.why_not(catalog, "difyai-cuda12.1") == (
+        "variant (dify_image_variant): 'difyai-cuda12.1' is in the catalog and not enabled; put {name: difyai-cuda12.1, "
+        "enabled: true} into catalog (dify_image_catalog) when you have the image difyai/dify:web-server-cuda12.1."
+    )
+    unknown = _catalog.why_not(catalog, "cuda12.2")
+    assert "'cuda12.2' is not in the catalog; it has cpu, cuda11.8," in unknown and "difyai" not in unknown
+
+
+def test_what_an_image_asks_of_the_driver_is_kept():
+    assert load({**SITE, "require_cuda": "cuda>=12.2 brand=tesla,driver>=470,driver<471"})["site"].require_cuda.startswith("cuda>=12.2")
+    assert load(SITE)["site"].require_cuda is None
 
 
 def test_an_entry_of_a_default_name_replaces_single_keys():
@@ -72,6 +109,12 @@ def test_loading_does_not_change_the_defaults():
         ({**SITE, "min_driver": "new"}, "min_driver must be a driver version"),
         ({**SITE, "source": "copy"}, "source must be build or pull"),
         ({**SITE, "tag": "1"}, "unknown key 'tag'"),
+        ({**SITE, "enabled": "yes"}, "enabled must be true or false; found 'yes'"),
+        ({**SITE, "enabled": 1}, "enabled must be true or false; found 1"),
+        ({**SITE, "require_cuda": 12.2}, "require_cuda must be text, quoted as '12.2'"),
+        ({**SITE, "require_cuda": "12.2"}, "require_cuda cannot be read: NVIDIA_REQUIRE_CUDA needs conditions such as cuda>=12.4"),
+        ({**SITE, "require_cuda": "gpu>=2"}, "knows cuda, driver, arch and brand; found 'gpu'"),
+        ({"name": "cpu", "require_cuda": "cuda>=12.2"}, "is a CPU image (cuda is null): it cannot have require_cuda"),
         ({"name": "cpu", "sm": ["8.0"]}, "is a CPU image"),
         ({"name": "cuda12.6", "digest": DIGEST}, "cannot be known before"),
         ({"name": "cuda12.6", "wheel_index": "ftp://x"}, "needs wheel_index"),
@@ -109,7 +152,8 @@ def test_where_the_server_of_an_image_listens():
     assert {(variant.port, variant.health) for variant in load(SITE).values()} == {(8000, "/health")}
     own = load({**SITE, "port": 8080, "health": "/healthz"})["site"]
     assert (own.port, own.health) == (8080, "/healthz")
-    assert load({**SITE, "port": None, "health": None})["site"][-2:] == (8000, None)
+    without = load({**SITE, "port": None, "health": None})["site"]
+    assert (without.port, without.health) == (8000, None)
 
 
 def test_an_at_sign_in_the_path_of_an_index_is_no_credential():
@@ -152,7 +196,7 @@ JUNK = st.recursive(
     max_leaves=6,
 )
 VALUES = JUNK | st.sampled_from(
-    ["12.6", "13.0", "2.14.1", "a:1", "x:latest", DIGEST, "build", "pull", ["8.0"], "https://w.example.org/cu126"]
+    ["12.6", "13.0", "2.14.1", "a:1", "x:latest", DIGEST, "build", "pull", ["8.0"], "https://w.example.org/cu126", "cuda>=12.2"]
 )
 
 

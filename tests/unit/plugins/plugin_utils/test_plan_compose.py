@@ -11,9 +11,11 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import _compose
 from hypothesis import given
 from hypothesis import strategies as st
 
+ALL = ("nvidia.com/gpu=all",)
 
-def project(service=None, reference="difyops/dify-gpu:v1", gpu=True, **image):
-    text, config = _compose.render(service or _compose.Service(), _compose.Image(reference, **image), {"org.difyops.variant": "x"}, gpu)
+
+def project(service=None, reference="difyops/dify-gpu:v1", devices=ALL, **image):
+    text, config = _compose.render(service or _compose.Service(), _compose.Image(reference, **image), {"org.difyops.variant": "x"}, devices)
     return text, yaml.safe_load(text), config
 
 
@@ -35,7 +37,9 @@ def test_gpu_devices_by_cdi_in_gpu_mode_only():
     devices = project()[1]["services"]["dify-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"], "capabilities": ["gpu"]}]
     assert project()[1]["services"]["dify-gpu"]["environment"] == {"EXPECT_GPU": "1"}
-    without = project(gpu=False)[1]["services"]["dify-gpu"]
+    two = project(devices=["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=0:1"])[1]["services"]["dify-gpu"]
+    assert two["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=0:1"]
+    without = project(devices=())[1]["services"]["dify-gpu"]
     assert "deploy" not in without and without["environment"] == {"EXPECT_GPU": "0"}
 
 
@@ -95,7 +99,8 @@ def test_the_config_label_follows_every_setting():
         _compose.Service(project="p"),
         _compose.Service(health_timeout=301),
     ]
-    images = [{"gpu": False}, {"reference": "difyops/dify-gpu:v2"}, {"port": 8080}, {"health": "/"}, {"health": None}]
+    images = [{"devices": ()}, {"devices": ("nvidia.com/gpu=0",)}, {"reference": "difyops/dify-gpu:v2"}]
+    images += [{"port": 8080}, {"health": "/"}, {"health": None}]
     configs = [project(service)[2] for service in settings] + [project(**image)[2] for image in images]
     assert len(set(configs)) == len(configs)
 

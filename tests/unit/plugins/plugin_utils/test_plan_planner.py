@@ -10,7 +10,7 @@ import datetime
 import json
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _plan_codes, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _driver, _plan_codes, _plan_text, _planner, _recipe
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     A100,
@@ -31,13 +31,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-PLAN_KEYS = ["schema", "host", "status", "mode", "blocked", "parts", "image", "rejected", "render", "reboot", "warnings"]
+PLAN_KEYS = ["schema", "host", "status", "mode", "gpus", "blocked", "parts", "image", "rejected", "render", "reboot", "restart"]
+PLAN_KEYS += ["advice", "warnings"]
 IMAGE_KEYS = ["variant", "reference", "cuda", "torch", "sm", "source", "digest", "port", "health"]
-IMAGE_KEYS += ["support", "reason", "expected", "build"]
+IMAGE_KEYS += ["support", "reason", "expected", "devices", "gpu_count", "require_cuda", "build"]
 COMPOSE = "/opt/dify-gpu/compose.yaml"
 KEY = "/opt/dify-gpu/secrets/api_key.env"
 SECRETS = "/opt/dify-gpu/secrets"
 DIGEST = "sha256:" + "a" * 64
+ENABLED = _catalog.enabled(CATALOG)
 
 
 def codes(entries):
@@ -76,14 +78,15 @@ def test_what_a_fresh_host_gets(facts, mode, variant, support):
     assert (made["image"]["variant"], made["image"]["support"]) == (variant, support)
     assert made["image"]["reference"] == f"difyops/dify-gpu:web-server-{variant}-v0.1.0"
     assert made["parts"]["image"]["action"] == "build" and made["parts"]["dify"]["action"] == "create"
-    assert [entry["variant"] for entry in made["rejected"]] == [v.name for v in CATALOG if v.name not in (variant, "cpu")]
+    assert [entry["variant"] for entry in made["rejected"]] == [v.name for v in ENABLED if v.name not in (variant, "cpu")]
 
 
 def test_the_plan_has_the_form_of_the_contract():
     made = plan(nvidia())
     assert list(made) == PLAN_KEYS and list(made["image"]) == IMAGE_KEYS
     assert (made["schema"], made["host"], made["reboot"]) == (1, "h1", {"required": False, "reasons": []})
-    assert all(list(part) == ["action", "from", "to", "reason"] for part in made["parts"].values())
+    keys = ["action", "from", "to", "reason"]
+    assert all(list(part) == keys + (["flavour"] if name == "driver" else []) for name, part in made["parts"].items())
     assert list(made["parts"]) == ["driver", "engine", "toolkit", "image", "dify"]
     file = made["render"]["files"][COMPOSE]
     assert sorted(file) == ["content", "mode", "sha256"]
@@ -593,12 +596,13 @@ DIFY = maybe(
         },
     )
 )
+PARTS = st.sampled_from([frozenset(_planner.PARTS), frozenset({"image", "dify"}), frozenset({"driver"}), frozenset()])
 POLICY = st.fixed_dictionaries(
     {
         "prefer": st.sampled_from(["newest", "full_support_first"]),
         "cpu_fallback": st.sampled_from(_planner.CPU_FALLBACKS),
         "forward_compat": st.booleans(),
-        "variant": st.none() | st.sampled_from([variant.name for variant in CATALOG]),
+        "variant": st.none() | st.sampled_from([variant.name for variant in ENABLED]),
     }
 )
 
@@ -614,18 +618,67 @@ def rule_holds(driver, cuda, sm, ptx, capability):
     )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
-@given(NVIDIA | WORKING | JUNK, DIFY, POLICY, st.booleans())
-def test_any_facts_give_a_plan_of_the_form(facts, dify, policy, force):
-    made = plan(facts, dify, force=force and policy["variant"] is not None, **policy)
-    assert list(made) == PLAN_KEYS and list(made["parts"]) == ["driver", "engine", "toolkit", "image", "dify"]
+WANTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "apply": PARTS,
+        "driver": st.builds(
+            _driver.Wish,
+            st.sampled_from(_driver.POLICIES),
+            st.none() | st.sampled_from([470, 580, 595, 999]),
+            st.none() | st.sampled_from(["535.247.01", "580.95.05"]),
+        ),
+        "gpus": st.lists(st.sampled_from(["0", "1", "0:1", "0000:00:05.0", "GPU-aaaaaaaa"]), max_size=2).map(tuple),
+        "min_cuda": st.sampled_from([None, "12.1"]),
+        "max_cuda": st.sampled_from([None, "12.8"]),
+        "features": st.sampled_from([(), ("fp8",), ("bf16", "fp16")]),
+        "fleet": st.none()
+        | JUNK
+        | st.sampled_from([{"variant": "cuda12.6", "blocked": []}, {"blocked": [{"code": "DG731", "message": "m"}]}]),
+    },
+)
+ACTIONS = {"none", "install", "upgrade", "configure", "create", "update", "build", "pull"}
+
+
+@st.composite
+def mutated(draw, document):
+    """Return a realistic document in which some values are replaced, taken away or doubled: what a host of another version may send."""
+    changed = copy.deepcopy(document)
+    for _time in range(draw(st.integers(0, 4))):
+        inner = changed
+        while isinstance(inner, (dict, list)) and inner:
+            key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else list(range(len(inner)))))
+            deeper = inner[key]
+            if isinstance(deeper, (dict, list)) and deeper and draw(st.booleans()):
+                inner = deeper
+                continue
+            inner[key] = draw(JUNK | st.sampled_from([deeper, [deeper], str(deeper), "", -1, 10**30, "580.95.05", "nvidia", "\u0663"]))
+            break
+    return changed
+
+
+REALISTIC = st.sampled_from([nvidia(), nvidia("580.95.05", [gpu(A10), gpu(T4, 6)]), nvidia(None, [gpu(bound_driver=None)]), without_gpu()])
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=250)
+@given(NVIDIA | WORKING | JUNK | REALISTIC.flatmap(mutated), DIFY, POLICY, WANTS, st.booleans())
+def test_any_facts_give_a_plan_of_the_form(facts, dify, policy, wants, force):
+    wanted = {**policy, **wants, "force": force and policy["variant"] is not None}
+    made = plan(facts, dify, **wanted)
+    assert plan(copy.deepcopy(facts), copy.deepcopy(dify), **wanted) == made
+    assert list(made) == PLAN_KEYS and list(made["parts"]) == list(_planner.PARTS)
     assert (made["status"] == "blocked") == bool(made["blocked"])
     actions = {part["action"] for part in made["parts"].values()}
-    assert actions <= ({"none", "blocked"} if made["blocked"] else {"none", "create", "update", "build", "pull"})
+    assert actions <= ({"none", "blocked"} if made["blocked"] else ACTIONS)
     assert (made["status"] == "ok") == (actions == {"none"})
-    assert made["blocked"] or set(made["render"]["files"]) == {COMPOSE}
+    apply = wants.get("apply", {"image", "dify"})
+    assert all(part["action"] in ("none", "blocked") or name in apply for name, part in made["parts"].items())
+    assert set(made["render"]["files"]) == ({COMPOSE} if "dify" in apply and not made["blocked"] else set())
     assert all(entry["code"] in _plan_codes.CODES for entry in [*made["blocked"], *made["warnings"], *made["rejected"]])
     assert all(isinstance(part["reason"], str) and part["reason"] for part in made["parts"].values())
+    assert made["blocked"] or made["mode"] != "gpu" or made["image"]["devices"]
+    assert all((entry["device"] is not None) == entry["used"] and (entry["used"] or entry["reason"]) for entry in made["gpus"])
+    assert isinstance(_plan_text.render_plan([("h1", made)], True), str)
     json.dumps(made)
 
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _cuda, _plan_codes, _selector
-from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Driver, Gpu
-from hypothesis import given
-from hypothesis import strategies as st
-from packaging.version import Version
+from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Driver, Gpu, Preference
 
-CATALOG = _catalog.load([], "difyops/dify-gpu", "0.1.0")
+CATALOG = _catalog.enabled(_catalog.load([], "difyops/dify-gpu", "0.1.0"))
 BY_NAME = {variant.name: variant for variant in CATALOG}
 CARDS = {
     "P4": Gpu("Tesla P4", "6.1", True),
@@ -35,11 +32,12 @@ def image(**keys):
 
 
 def judge(variant, driver, *cards, forward=False):
-    return _selector.judge(variant, Driver(driver), [CARDS[card] for card in cards], forward)
+    return _selector.judge(variant, Driver(driver), tuple(CARDS[card] for card in cards), forward)
 
 
 def chosen(driver, *cards, prefer="newest", forward=False, named=None):
-    fit = _selector.select(CATALOG, Driver(driver), [CARDS[card] for card in cards], prefer, forward, named).chosen
+    preference = Preference(prefer, forward, named)
+    fit = _selector.select(CATALOG, Driver(driver), [CARDS[card] for card in cards], preference).chosen
     return (fit.variant.name, fit.support) if fit else None
 
 
@@ -229,7 +227,7 @@ def test_forward_compatibility():
 def test_forward_compatibility_comes_last():
     catalog = [*CATALOG, image(cuda="13.0", torch="3.0.0", sm=["8.6"], features=["cuda_compat"])]
     for prefer in _selector.PREFERENCES:
-        picked = _selector.select(catalog, Driver("535.247.01"), [CARDS["A10"]], prefer, True).chosen
+        picked = _selector.select(catalog, Driver("535.247.01"), [CARDS["A10"]], Preference(prefer, forward_compat=True)).chosen
         assert picked.support in ("full", "minor")
 
 
@@ -240,40 +238,11 @@ def test_a_stricter_minimum_of_the_catalog():
 
 
 def test_an_unknown_compute_capability():
-    fit = _selector.judge(BY_NAME["cuda12.6"], Driver("580.95.05"), [Gpu("new card", None)], False)
+    fit = _selector.judge(BY_NAME["cuda12.6"], Driver("580.95.05"), (Gpu("new card", None),), False)
     assert fit.code == _plan_codes.UNKNOWN_COMPUTE_CAPABILITY
 
 
 def test_a_cuda_release_newer_than_the_tables():
     later = image(cuda="13.9", sm=["8.0"])
     assert judge(later, "620.10.01", "A100").support == "minor"
-    assert _selector.judge(later, Driver("640.10.01", "13.9"), [CARDS["A100"]], False).support == "full"
-
-
-DRIVERS = st.builds(lambda branch, rest: f"{branch}.{rest:02d}.01", st.integers(430, 640), st.integers(0, 250))
-CAPABILITIES = st.sampled_from(
-    ["3.7", "5.0", "5.2", "6.0", "6.1", "7.0", "7.2", "7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
-)
-LEVELS = {None: 0, "minor": 1, "full": 2}
-
-
-@given(DRIVERS, DRIVERS, CAPABILITIES)
-def test_more_driver_never_makes_support_worse(one, other, capability):
-    older, newer = sorted((one, other), key=Version)
-    for variant in CATALOG[1:]:
-        before = _selector.judge(variant, Driver(older), [Gpu("GPU", capability)], False)
-        after = _selector.judge(variant, Driver(newer), [Gpu("GPU", capability)], False)
-        assert LEVELS[after.support] >= LEVELS[before.support]
-
-
-@given(DRIVERS, st.lists(CAPABILITIES, min_size=1, max_size=4), st.sampled_from(_selector.PREFERENCES))
-def test_a_choice_serves_every_gpu_and_every_other_variant_has_a_reason(driver, capabilities, prefer):
-    cards = [Gpu(f"GPU {capability}", capability) for capability in capabilities]
-    selection = _selector.select(CATALOG, Driver(driver), cards, prefer, False)
-    assert len(selection.others) + (selection.chosen is not None) == len(CATALOG) - 1
-    assert all(fit.code in _plan_codes.CODES and fit.reason for fit in selection.others)
-    if selection.chosen is not None:
-        for card in cards:
-            assert _selector.select([selection.chosen.variant], Driver(driver), [card], prefer, False).chosen is not None
-    else:
-        assert all(fit.code != _plan_codes.NOT_PREFERRED for fit in selection.others)
+    assert _selector.judge(later, Driver("640.10.01", "13.9"), (CARDS["A100"],), False).support == "full"

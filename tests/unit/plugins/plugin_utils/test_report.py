@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _report, _report_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _plan_text, _report, _report_text, _text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,62 +306,6 @@ def test_no_host_is_lost_in_a_range(hosts: list[str]) -> None:
     assert expanded == hosts
 
 
-# -- the plan ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_plan_reads_like_this() -> None:
-    blocked = plan(
-        "blocked",
-        blocked=[{"code": "DG702", "message": "cuda12.6 does not fit this host", "remedy": "leave dify_image_variant out"}],
-        parts={},
-        image=None,
-        warnings=[],
-        rejected=[],
-    )
-    plans = [("a10-535", plan()), ("t4-470", blocked), ("a10-536", plan(host="y")), ("gone-1", None)]
-    assert _report_text.render_plan(plans, check=True) == """\
-PLAN for 4 hosts: 2 to change, 1 BLOCKED, 1 without a plan (checked, not applied)
-
-a10-535, a10-536: change
-  image     build difyops/dify-gpu:web-server-cuda12.6-v0.1.0 (not on this host)
-  dify      update cuda11.8 -> cuda12.6 (another image)
-  variant   cuda12.6: CUDA 12.6 on driver 535.247.01: minor-version compatibility (driver >= 525.60.13)
-  rejected  cuda13.0: DG703 CUDA 13.0 needs driver >= 580.65.06
-  warning   DG750 Driver branch 535 is past its end of life.
-
-t4-470: BLOCKED, nothing is touched
-  blocked   DG702 cuda12.6 does not fit this host
-            -> leave dify_image_variant out
-
-gone-1: no plan, the result below says why"""
-
-
-def test_a_plan_for_the_cpu_says_so() -> None:
-    text = _report_text.render_plan([("a", plan("ok", mode="cpu")), ("b", plan("ok", mode="degraded"))], check=False)
-    assert "a: nothing to change, serves on the CPU" in text
-    assert "b: nothing to change, DEGRADED to the CPU by consent" in text
-    assert "not applied" not in text
-
-
-def test_variants_rejected_for_the_same_reason_share_a_line() -> None:
-    rejected = [{"variant": name, "code": "DG709", "reason": "no GPU"} for name in ("cuda11.8", "cuda12.6")]
-    rejected.insert(1, {"variant": "cuda12.1", "code": "DG703", "reason": "too new"})
-    text = _report_text.render_plan([("a", plan(rejected=rejected))], check=False)
-    assert "  rejected  cuda11.8, cuda12.6: DG709 no GPU\n  rejected  cuda12.1: DG703 too new\n" in text
-
-
-def test_nothing_is_rejected_at_length_where_nothing_is_decided() -> None:
-    assert "rejected" not in _report_text.render_plan([("a", plan("ok"))], check=False)
-
-
-def test_a_reboot_and_an_image_for_a_driver_to_come_are_said() -> None:
-    change = plan(reboot={"required": True, "reasons": ["new driver", "new kernel"]})
-    change["image"]["expected"] = True
-    text = _report_text.render_plan([("a", change)], check=False)
-    assert "reboot    new driver; new kernel" in text
-    assert "cuda12.6, expected once the planned driver is loaded" in text
-
-
 def test_the_table_reads_like_this() -> None:
     records = [
         record("a10-535", nvidia=nvidia(count=2), gpu_verdict=verdict()),
@@ -426,12 +370,6 @@ def test_two_hundred_hosts_with_the_same_trouble_share_its_explanation() -> None
     assert sum("535.247.01" in line for line in text.splitlines()) == 200
 
 
-def test_two_hundred_identical_plans_share_one_block() -> None:
-    text = _report_text.render_plan([(f"gpu-{n:03}", plan(host=f"gpu-{n:03}")) for n in range(200)], check=False)
-    assert text.count("cuda12.6: CUDA 12.6") == 1
-    assert "gpu-[000:199]: change" in text
-
-
 def test_check_mode_is_said() -> None:
     text = _report_text.render_verdict([record(check=True)], check=True)
     assert text.splitlines()[0] == "RESULT for 1 host: 1 checked (checked, not applied)"
@@ -463,4 +401,154 @@ def test_colours_do_not_move_the_columns() -> None:
 
 def test_no_hosts_at_all() -> None:
     assert "0 hosts: none" in _report_text.render_verdict([], check=False)
-    assert _report_text.render_plan([], check=False).startswith("PLAN for 0 hosts")
+
+
+def test_warnings_of_a_verdict_are_told_and_hosts_share_them() -> None:
+    warned = {**verdict(), "warnings": [{"code": "DG213", "message": "The toolkit 1.17.4 is unsafe."}]}
+    records = [record("a", gpu_verdict=warned), record("b", gpu_verdict=warned), record("c", gpu_verdict=verdict())]
+    text = _report_text.render_verdict(records, check=False)
+    assert text.endswith("\n\na, b: warning DG213: The toolkit 1.17.4 is unsafe.")
+
+
+def test_a_slow_gpu_is_told_once() -> None:
+    slow = {**verdict(), "warnings": [{"code": "DG601", "message": "The GPU is slower than the CPU: 40 ms."}]}
+    slow["links"][-1].update(status="failed", code="DG601", seen="40 ms", remedy="look at the clocks")
+    text = _report_text.render_verdict([record("a", gpu_verdict=slow)], check=False)
+    assert text.count("DG601") == 1
+    assert "a: proven, but DG601: 40 ms\n    -> look at the clocks" in text
+
+
+# -- the audit ---------------------------------------------------------------------------------------------------------
+
+
+def audited(
+    host: str = "a10-535", others: Any = (), in_play: bool = True, outcome: Any = None, **documents: Any
+) -> dict[str, Any]:
+    return _report.build_record(host, facts(**documents), outcome, in_play, False, NOW, list(others))
+
+
+def other(overall: str = "proven", code: str | None = None, name: str = "model-server") -> dict[str, Any]:
+    return {**verdict(overall, code, "torch" if code else None), "container": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    ("documents", "others", "result"),
+    [
+        ({"gpu_verdict": verdict()}, [], "proven"),
+        ({"gpu_verdict": verdict("cpu")}, [], "cpu"),
+        ({"gpu_verdict": verdict()}, [other("failed", "DG404")], "failed"),
+        ({"gpu_verdict": verdict("unproven", "DG503", "kernel")}, [other()], "unproven"),
+        ({"gpu_verdict": verdict("degraded")}, [other()], "degraded"),
+        ({"gpu_verdict": {}}, [other()], "proven"),
+        ({"gpu_verdict": verdict("nonsense")}, [], "unproven"),
+        ({"gpu_verdict": {}}, [], "observed"),
+        ({"gpu_verdict": {}, "gpu_plan": plan()}, [], "observed"),
+        ({"gpu_verdict": {}, "gpu_plan": plan("blocked")}, [], "blocked"),
+        ({"gpu_verdict": verdict(), "gpu_plan": plan("blocked")}, [], "proven"),
+        ({"nvidia": None, "gpu_plan": None}, [], "unreachable"),
+    ],
+)
+def test_an_audited_host_comes_out_as_the_worst_of_its_verdicts(documents: Any, others: Any, result: str) -> None:
+    made = audited(others=others, **documents)
+    assert (made["result"], made["ok"]) == (result, result in ("proven", "cpu", "degraded", "observed"))
+    assert made["message"]
+    assert set(made) == set(unreachable())
+
+
+@pytest.mark.parametrize(
+    ("in_play", "outcome", "result"),
+    [
+        (False, None, "failed"),
+        (True, {"status": "unreachable", "message": "no route"}, "unreachable"),
+        (True, {"status": "failed", "message": "the key is bad"}, "failed"),
+    ],
+)
+def test_an_audited_host_that_could_not_be_seen_is_no_good_one(in_play: bool, outcome: Any, result: str) -> None:
+    made = audited(in_play=in_play, outcome=outcome, others=[other()], gpu_verdict=verdict())
+    assert (made["result"], made["ok"]) == (result, False)
+    if result == "unreachable":
+        assert (made["verdict"], made["containers"], made["warnings"]) == (None, [], [])
+
+
+def test_warnings_of_all_documents_are_in_the_record_once() -> None:
+    same = {"code": "DG214", "message": "out of date"}
+    made = audited(
+        nvidia={**nvidia(), "warnings": [same, {"code": "DG119", "message": "a reboot"}]},
+        gpu_verdict={**verdict(), "warnings": [same]},
+        others=[{**other(), "warnings": [same]}],
+    )
+    assert made["warnings"] == [
+        {"code": "DG119", "message": "a reboot"},
+        same,
+        {"code": "DG750", "message": "Driver branch 535 is past its end of life."},
+    ]
+
+
+FLEET = {
+    "schema": 1,
+    "status": "ok",
+    "variant": "cuda11.8",
+    "blocked": [],
+    "hosts": 4,
+    "missing": ["gone-1"],
+    "gpu_hosts": ["a10-535", "t4-470"],
+    "held_back_by": [{"hosts": ["t4-470"], "variant": "cuda12.6", "reason": "CUDA 12.x needs driver >= 525.60.13; loaded is 470.256.02"}],
+    "candidates": [{"variant": "cuda11.8", "hosts": 2, "refused_by": 0}],
+    "drift": [{"what": "driver", "values": {"535.247.01": ["a10-535"], "470.256.02": ["t4-470"]}}],
+}
+
+
+def test_the_audit_reads_like_this() -> None:
+    seen = {**nvidia(), "toolkit": {"version": "1.17.4"}, "engine": {"name": "docker", "version": "26.1.5"}}
+    old = {**nvidia("Tesla T4", driver="470.256.02", cuda="11.4"), "engine": {"name": "docker", "version": "26.1.5"}}
+    warned = {**verdict(), "warnings": [{"code": "DG213", "message": "The container toolkit 1.17.4 has a known container escape."}]}
+    quiet = plan("ok", warnings=[], parts={})
+    blocked = [{"code": "DG724", "message": "The engine does not use CDI.", "remedy": "switch CDI on"}]
+    records = [
+        audited("a10-535", nvidia=seen, gpu_plan=quiet, gpu_verdict=warned),
+        audited("a10-536", nvidia=seen, gpu_plan=plan(warnings=[], reboot={"required": True, "reasons": []}), gpu_verdict={}),
+        audited("t4-470", nvidia=old, gpu_plan=quiet, gpu_verdict=verdict(), others=[other("failed", "DG404")]),
+        audited("t4-471", nvidia=old, gpu_plan=plan("blocked", blocked=blocked, warnings=[], parts={}), gpu_verdict=verdict()),
+        unreachable(),
+    ]
+    assert _report_text.render_audit(records, None) == """\
+AUDIT of 5 hosts: 2 proven, 1 observed, 1 FAILED, 1 unreachable (nothing was changed)
+
+HOST     GPU       DRIVER      CUDA  TOOLKIT  ENGINE         IMAGE     PLAN        RESULT
+a10-535  A10       535.247.01  12.2  1.17.4   docker 26.1.5  cuda12.6  as planned  proven
+a10-536  A10       535.247.01  12.2  1.17.4   docker 26.1.5  cuda12.6  differs     observed
+t4-470   Tesla T4  470.256.02  11.4  -        docker 26.1.5  cuda12.6  as planned  FAILED
+t4-471   Tesla T4  470.256.02  11.4  -        docker 26.1.5  cuda12.6  BLOCKED     proven
+gone-1   -         -           -     -        -              -         -           unreachable
+
+t4-470: container model-server: FAILED DG404: the summary of failed
+    -> deploy a variant up to CUDA 11.8, the highest that driver 470.256.02 serves, or upgrade the driver
+
+t4-471: the plan is BLOCKED, DG724: The engine does not use CDI.
+    -> switch CDI on
+
+gone-1: unreachable: the host did not answer in this run
+
+a10-536: would change: image: build (not on this host); dify: update cuda11.8 -> cuda12.6 (another image); reboot
+
+a10-535: warning DG213: The container toolkit 1.17.4 has a known container escape."""
+    assert _report_text.render_audit(records, FLEET) == f"{_report_text.render_audit(records, None)}\n\n{_plan_text.render_fleet(FLEET)}"
+
+
+def test_no_line_of_an_audit_is_wider_than_a_terminal() -> None:
+    long = {**plan(), "warnings": [{"code": "DG750", "message": "word " * 60}]}
+    records = [audited(f"a-host-with-a-rather-long-name-{number}", gpu_plan=long, gpu_verdict=verdict()) for number in (1, 5, 9)]
+    assert all(len(line) <= _text.WIDTH for line in _report_text.render_audit(records, FLEET).splitlines())
+
+
+@given(
+    st.dictionaries(st.sampled_from(("nvidia", "gpu_plan", "gpu_verdict")), JSON),
+    st.lists(JSON | st.dictionaries(st.sampled_from(("overall", "container", "warnings", "code", "links")), JSON), max_size=3),
+    st.none() | st.dictionaries(st.sampled_from(("held_back_by", "drift", "variant")), JSON),
+    st.booleans(),
+)
+def test_an_audit_of_anything_is_no_traceback(documents: Any, others: Any, fleet: Any, in_play: bool) -> None:
+    made = _report.build_record("h", documents, None, in_play, False, NOW, others)
+    assert made["ok"] is False or made["result"] == "observed"
+    assert json.loads(_report.json_lines([made])) == made
+    assert "h" in _report_text.render_audit([made], fleet)

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the container engine and the NVIDIA Container Toolkit of a host lack, so that a container can run and be given its GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _document, _plan_codes, _toolkit, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need
+from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
+
+ENGINE, TOOLKIT = "engine", "toolkit"
+INSTALL, UPGRADE, CONFIGURE = "install", "upgrade", "configure"
+# The strongest comes first: what is installed anew is neither upgraded nor configured besides.
+ACTIONS = (INSTALL, UPGRADE, CONFIGURE)
+
+# First toolkit whose nvidia-ctk writes CDI specifications for any engine.
+CTK_CDI_FLOOR = "1.13.0"
+
+_DOCKER = f"Docker {_toolkit.CDI_FLOOR} or newer"
+_COMPOSE = f"Compose {_toolkit.COMPOSE_FLOOR} or newer"
+_TOOLKIT = f"{_toolkit.FIRST_SAFE} or newer"
+
+
+def engine_needs(host: Host) -> list[Need]:
+    """Return what is missing before any container can be run here, with a GPU or without."""
+    engine = _document.mapping(host.facts, "engine")
+    name, version = _document.text(engine, "name"), _document.text(engine, "version") or ""
+    if name is None:
+        return [_engine(INSTALL, _DOCKER, _plan_codes.NO_ENGINE, "no container engine was found on this host")]
+    if name != "docker":
+        # To put Docker beside another engine, or in its place, is nobody's decision but the operator's.
+        return [_engine(None, "", _plan_codes.OTHER_ENGINE, f"the container engine is {name} {version}".rstrip())]
+    if not _document.flag(engine, "running"):
+        why = _document.text(engine, "error") or "the Docker daemon is not running"
+        return [_engine(CONFIGURE, "running", _plan_codes.ENGINE_NOT_RUNNING, f"Docker does not answer: {why}")]
+    compose = _document.text(engine, "compose_version")
+    if compose is None:
+        return [_engine(UPGRADE, _COMPOSE, _plan_codes.NO_COMPOSE, "Docker has no compose plugin")]
+    if not _versions.at_least(compose, _toolkit.COMPOSE_FLOOR):
+        message = f"Docker Compose is {compose}; needed is {_toolkit.COMPOSE_FLOOR} or newer"
+        return [_engine(UPGRADE, _COMPOSE, _plan_codes.COMPOSE_TOO_OLD, message)]
+    return []
+
+
+def buildx_needs(host: Host) -> list[Need]:
+    """Return what is missing to build an image here, on a host where containers can be run."""
+    if _document.text(host.facts, ENGINE, "buildx_version") is not None:
+        return []
+    message = "Docker has no buildx plugin, and the image is to be built on this host"
+    return [_engine(UPGRADE, "the buildx plugin", _plan_codes.NO_BUILDX, message)]
+
+
+def gpu_needs(host: Host, choice: _devices.Choice, driver_changes: bool) -> list[Need]:
+    """Return what is missing to give these GPUs to a container."""
+    return [*_cdi_needs(host), *_device_needs(host, choice), *_toolkit_wants(host, driver_changes)]
+
+
+def _engine(action: str | None, to: str, code: str, message: str) -> Need:
+    return Need(ENGINE, action, to, message, Block(ENGINE, code, message))
+
+
+def _cdi_needs(host: Host) -> list[Need]:
+    if not _document.flag(host.facts, ENGINE, "running") or _document.flag(host.facts, ENGINE, "cdi_enabled"):
+        return []
+    version = _document.text(host.facts, ENGINE, "version")
+    message = f"Docker {version or 'of unknown version'} does not use CDI, so it cannot give a GPU to a container"
+    if version is not None and not _versions.at_least(version, _toolkit.CDI_FLOOR):
+        return [_engine(UPGRADE, f"{_DOCKER}, CDI on", _plan_codes.CDI_OFF, f"{message}; {_toolkit.cdi_floor(version)}")]
+    return [_engine(CONFIGURE, "CDI on", _plan_codes.CDI_OFF, message)]
+
+
+def _device_needs(host: Host, choice: _devices.Choice) -> list[Need]:
+    names = _devices.offered(host.facts)
+    lacking = [use for use in choice.uses if not set(_devices.candidates(choice, use)) & set(names)]
+    if not lacking:
+        return []
+    if choice.everything or not names:
+        code, message = _plan_codes.NO_CDI_SPEC, _no_specification(host, choice)
+    else:
+        code = _plan_codes.NO_CDI_DEVICE
+        wanted = "; ".join(f"{' or '.join(_devices.candidates(choice, use)) or 'none'} for {use.label}" for use in lacking)
+        message = f"the CDI specification has no device {wanted}; it has {', '.join(names)}"
+    return [_specification(host, message, Block(TOOLKIT, code, message))]
+
+
+def _no_specification(host: Host, choice: _devices.Choice) -> str:
+    device = " with the device 'all'" if choice.everything else ""
+    where = " or ".join(_devices.directories_of(host.facts)) or "the CDI directories"
+    errors = [f"{spec.get('path')}: {spec.get('error')}" for spec in _devices.specs_of(host.facts) if _document.text(spec, "error")]
+    return "; ".join([f"no CDI specification of kind {_toolkit.CDI_KIND}{device} in {where}", *errors])
+
+
+def _specification(host: Host, reason: str, block: Block | None = None) -> Need:
+    version = _document.text(host.facts, TOOLKIT, "version")
+    if version is None:
+        return Need(TOOLKIT, INSTALL, _TOOLKIT, reason, block)
+    if not _versions.at_least(version, CTK_CDI_FLOOR):
+        return Need(TOOLKIT, UPGRADE, _TOOLKIT, f"{reason}; its nvidia-ctk writes none before {CTK_CDI_FLOOR}", block)
+    return Need(TOOLKIT, CONFIGURE, "a CDI specification made anew", reason, block)
+
+
+def _toolkit_wants(host: Host, driver_changes: bool) -> list[Need]:
+    """Return what should be better about a toolkit that is there, and stops nothing where it is not the caller's to change."""
+    version = _document.text(host.facts, TOOLKIT, "version")
+    wants = []
+    if _toolkit.is_unsafe(version):
+        wants.append(Need(TOOLKIT, UPGRADE, _TOOLKIT, unsafe(version)))
+    if _document.flag(host.facts, TOOLKIT, "lockstep") is False:
+        wants.append(Need(TOOLKIT, UPGRADE, _TOOLKIT, "its packages have different versions"))
+    wants += [_specification(host, text) for text in stale(host)]
+    if driver_changes:
+        wants.append(_specification(host, "a CDI specification names the files of the driver it was made for"))
+    return wants
+
+
+def unsafe(version: str | None) -> str:
+    """Return the sentence about a toolkit with a known container escape."""
+    names = ", ".join(name for cve in _toolkit.cves(version) for name in cve.ids)
+    return f"NVIDIA Container Toolkit {version} is open to {names}"
+
+
+def stale(host: Host) -> list[str]:
+    """Return a sentence for every CDI specification that is out of date."""
+    found = []
+    for spec in _devices.specs_of(host.facts):
+        if _document.flag(spec, "stale"):
+            reasons = ", ".join(_document.texts(spec, "reasons")) or "no reason given"
+            found.append(f"{spec.get('path')} is out of date ({reasons})")
+    return found
+
+
+def as_part(host: Host, name: str, needs: Sequence[Need], fine: str) -> dict[str, str | None]:
+    """Return a part of the plan: what is to be done for its needs, or that it is `fine`."""
+    version = _document.text(host.facts, name, "version")
+    own = [need for need in needs if need.part == name and need.action is not None]
+    if not own:
+        return {"action": "none", "from": version, "to": version, "reason": fine}
+    action = min((need.action for need in own if need.action), key=ACTIONS.index)
+    targets = dict.fromkeys(need.to for need in own if need.action == action or need.part == ENGINE)
+    reasons = dict.fromkeys(need.reason for need in own)
+    return {"action": action, "from": version, "to": ", ".join(targets), "reason": "; ".join(reasons)}

@@ -1,0 +1,433 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the plan does about driver, engine and toolkit: by policy, by what the caller applies, and what the image is chosen for then."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+
+import pytest
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _driver, _plan_codes, _plan_parts, _planner
+from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
+    A10,
+    B200,
+    H100,
+    T4,
+    V100,
+    applied,
+    gpu,
+    nvidia,
+    plan,
+    without_gpu,
+)
+
+EVERYTHING = frozenset(_planner.PARTS)
+
+
+def codes(entries):
+    return [entry["code"] for entry in entries]
+
+
+def brought(facts, policy="upgrade", branch=None, version=None, apply=EVERYTHING, dify=None, **changed):
+    """Return the plan of a caller that brings every part to its plan."""
+    return plan(facts, {} if dify is None else dify, driver=_driver.Wish(policy, branch, version), apply=apply, **changed)
+
+
+def bare(board=A10, **changed):
+    """Return the facts of a host with a GPU and without a driver."""
+    return nvidia(None, [gpu(board, bound_driver=None, index=None)], **changed)
+
+
+def fact(facts, *path, value):
+    changed = copy.deepcopy(facts)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return changed
+
+
+# --- policies ---
+
+
+@pytest.mark.parametrize("policy", ["keep", "install"])
+def test_a_driver_that_is_there_stays(policy):
+    made = brought(nvidia("535.247.01"), policy)
+    part = made["parts"]["driver"]
+    assert (part["action"], part["from"], part["to"]) == ("none", "535.247.01", "535.247.01") and "stays" in part["reason"]
+    assert made["image"]["variant"] == "cuda12.6" and made["image"]["expected"] is False and made["reboot"]["required"] is False
+    # An exact version asks for nothing either where a driver is there.
+    assert brought(nvidia("535.247.01"), policy, version="580.95.05")["parts"]["driver"]["action"] == "none"
+
+
+def test_keep_installs_nothing():
+    made = brought(bare(), "keep")
+    assert codes(made["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED] and made["parts"]["driver"]["action"] == "blocked"
+
+
+@pytest.mark.parametrize("policy", ["install", "upgrade"])
+def test_a_driver_is_installed_where_there_is_none(policy):
+    made = brought(bare(), policy)
+    part = made["parts"]["driver"]
+    assert (made["status"], part["action"], part["from"], part["to"], part["flavour"]) == ("change", "install", None, "580", "open")
+    assert "long-term support" in part["reason"] and made["gpus"][0]["used"] is True
+    # The image is chosen for the driver expected then, whose version nobody knows but by its branch.
+    assert (made["image"]["variant"], made["image"]["expected"]) == ("cuda13.2", True)
+    assert "driver branch 580" in made["image"]["reason"] and made["image"]["reason"].count("580.65.06") == 1
+    assert made["parts"]["toolkit"]["action"] == "configure" and "driver" in made["parts"]["toolkit"]["reason"]
+    assert made["reboot"] == {"required": False, "reasons": []}
+
+
+def test_a_driver_that_takes_over_from_nouveau_needs_a_reboot():
+    facts = nvidia(None, [gpu(bound_driver="nouveau", index=None)])
+    facts["host"]["nouveau_loaded"] = True
+    made = brought(facts, "install")
+    assert made["status"] == "change" and made["reboot"]["required"] is True and "nouveau" in made["reboot"]["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    "wish, before, to, expected_variant",
+    [
+        ({}, "535.247.01", "580", "cuda13.2"),
+        ({"branch": 580}, "570.124.06", "580", "cuda13.2"),
+        ({"branch": 595}, "580.95.05", "595", "cuda13.2"),
+        ({"version": "580.95.05"}, "580.65.06", "580.95.05", "cuda13.2"),
+        ({"version": "535.247.01"}, "580.95.05", "535.247.01", "cuda12.6"),
+        ({"branch": 550}, "580.95.05", "550", "cuda12.6"),
+    ],
+)
+def test_an_upgrade_goes_to_its_target(wish, before, to, expected_variant):
+    made = brought(nvidia(before), **wish)
+    part = made["parts"]["driver"]
+    assert (part["action"], part["from"], part["to"]) == ("upgrade", before, to)
+    assert made["image"]["variant"] == expected_variant and made["image"]["expected"] is True
+    assert made["reboot"]["required"] is True and before in made["reboot"]["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    "wish, version",
+    [({}, "580.95.05"), ({}, "595.45.04"), ({}, "610.43.02"), ({"branch": 580}, "580.65.06"), ({"version": "580.95.05"}, "580.95.05")],
+)
+def test_a_driver_that_meets_its_target_stays(wish, version):
+    made = brought(nvidia(version), **wish)
+    assert made["parts"]["driver"]["action"] == "none" and made["image"]["expected"] is False
+
+
+def test_the_best_branch_is_never_a_new_feature_branch_and_never_an_older_one():
+    for version in ("535.247.01", "570.124.06", "580.95.05", "590.44.01", "610.43.02", "615.71.09"):
+        to = brought(nvidia(version))["parts"]["driver"]["to"]
+        assert to in ("580", version)
+
+
+@pytest.mark.parametrize(
+    "boards, wish, sentence",
+    [
+        ([V100], {"branch": 595}, "driver_branch (nvidia_driver_branch) is 595, and Tesla V100"),
+        ([V100, B200], {}, "no supported branch drives"),
+        ([B200], {"branch": 535}, "newer than branch 535"),
+        ([V100], {"version": "595.45.04"}, "driver_version (nvidia_driver_version) is 595.45.04"),
+        ([("0xffff", None)], {}, "nobody here knows which driver"),
+    ],
+)
+def test_impossible_drivers_block_with_the_reason(boards, wish, sentence):
+    facts = nvidia("580.95.05", [gpu(board, slot) for slot, board in enumerate(boards, 5)])
+    made = brought(facts, **wish)
+    assert codes(made["blocked"])[0] == _plan_codes.DRIVER_IMPOSSIBLE and sentence in made["blocked"][0]["message"]
+    assert made["parts"]["driver"]["action"] == "blocked" and "nvidia_driver_branch" in made["blocked"][0]["remedy"]
+    # Where no driver is to be changed, the wish stops nothing.
+    assert _plan_codes.DRIVER_IMPOSSIBLE not in codes(brought(facts, "install", **wish)["blocked"])
+
+
+def test_an_exact_version_for_a_gpu_that_no_table_knows_is_taken_at_its_word():
+    facts = nvidia("580.95.05", [gpu(("0xffff", "9.0"))])
+    assert brought(facts, version="595.45.04")["parts"]["driver"]["to"] == "595.45.04"
+
+
+def test_the_flavour_stays_where_it_can():
+    facts = nvidia("535.247.01", [gpu(H100)])
+    assert brought(facts)["parts"]["driver"]["flavour"] == "proprietary"
+    assert brought(nvidia("535.247.01", [gpu(V100)]))["parts"]["driver"]["flavour"] == "proprietary"
+    assert brought(facts, branch=620)["parts"]["driver"]["flavour"] == "open"
+    assert brought(bare(V100), "install")["parts"]["driver"]["flavour"] == "proprietary"
+
+
+def test_an_installed_driver_that_is_not_loaded_is_loaded_by_a_reboot():
+    facts = fact(bare(), "driver", "installed", value={"version": "580.95.05", "flavour": "open"})
+    for policy in ("install", "upgrade"):
+        made = brought(facts, policy)
+        assert made["parts"]["driver"]["action"] == "configure" and made["reboot"]["required"] is True
+        assert (made["image"]["variant"], made["image"]["expected"]) == ("cuda13.2", True)
+    assert codes(brought(facts, "keep")["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED]
+    older = fact(facts, "driver", "installed", value={"version": "535.247.01"})
+    assert brought(older, "install")["image"]["variant"] == "cuda12.6"
+    assert brought(older, "upgrade")["parts"]["driver"]["to"] == "580"
+
+
+def test_a_library_of_another_version_is_mended_by_a_reboot():
+    facts = fact(nvidia("535.247.01"), "driver", "mismatch", value=True)
+    facts["driver"]["installed"] = {"version": "580.95.05"}
+    made = brought(facts, "install")
+    assert (made["status"], made["parts"]["driver"]["action"], made["parts"]["driver"]["to"]) == ("change", "configure", "580.95.05")
+    assert codes(brought(facts, "keep")["blocked"]) == [_plan_codes.DRIVER_MISMATCH]
+    # Nobody knows which version a reboot would load.
+    assert codes(brought(fact(facts, "driver", "installed", value=None), "install")["blocked"]) == [_plan_codes.DRIVER_MISMATCH]
+
+
+def test_an_upgrade_that_was_installed_and_not_loaded_waits_for_a_reboot():
+    facts = fact(nvidia("535.247.01"), "driver", "installed", value={"version": "580.95.05"})
+    made = brought(facts)
+    assert made["parts"]["driver"]["action"] == "configure" and made["image"]["variant"] == "cuda13.2" and made["reboot"]["required"]
+    assert _plan_codes.REBOOT_CHANGES_DRIVER not in codes(made["warnings"])
+
+
+def test_a_silent_driver_is_nobodys_upgrade():
+    facts = nvidia(nvml={"source": "sysfs", "error": {"code": None, "name": "TIMEOUT", "message": "no answer"}})
+    assert codes(brought(facts)["blocked"]) == [_plan_codes.DRIVER_SILENT]
+
+
+def test_a_sick_gpu_is_not_healed_by_a_driver():
+    assert codes(brought(nvidia("535.247.01", [gpu(health="lost")]))["blocked"]) == [_plan_codes.NO_USABLE_GPU]
+
+
+# --- what the caller applies ---
+
+
+def test_a_caller_that_changes_no_driver_is_blocked_where_none_works():
+    made = brought(bare(), "install", apply=frozenset({"image", "dify"}))
+    assert codes(made["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED]
+    assert made["blocked"][0]["remedy"] == _plan_codes.CODES[_plan_codes.DRIVER_NOT_LOADED].remedy
+
+
+def test_a_wanted_upgrade_that_the_caller_does_not_make_is_a_warning():
+    made = brought(nvidia("535.247.01"), apply=frozenset({"image", "dify"}))
+    assert (made["status"], made["parts"]["driver"]["action"], made["image"]["variant"]) == ("change", "none", "cuda12.6")
+    notes = [note for note in made["warnings"] if note["code"] == _plan_codes.DRIVER_NOT_APPLIED]
+    assert "580 is wanted" in notes[0]["message"] and "535.247.01 is loaded" in notes[0]["message"]
+    impossible = brought(nvidia("535.247.01", [gpu(V100)]), branch=595, apply=frozenset({"image", "dify"}))
+    assert impossible["status"] == "change" and _plan_codes.DRIVER_NOT_APPLIED in codes(impossible["warnings"])
+
+
+ENGINES = [
+    ({"name": None, "version": None, "running": None, "cdi_enabled": None}, "install", "Docker 25.0.0 or newer"),
+    ({"running": False, "error": "no socket", "cdi_enabled": None}, "configure", "running"),
+    ({"compose_version": None}, "upgrade", "Compose 2.20.0 or newer"),
+    ({"compose_version": "2.19.1"}, "upgrade", "Compose 2.20.0 or newer"),
+    ({"cdi_enabled": False}, "configure", "CDI on"),
+    ({"cdi_enabled": False, "version": "24.0.7"}, "upgrade", "Docker 25.0.0 or newer, CDI on"),
+]
+
+
+@pytest.mark.parametrize("changed, action, to", ENGINES)
+def test_an_engine_is_brought_to_what_is_needed(changed, action, to):
+    facts = nvidia("580.95.05")
+    facts["engine"].update(changed)
+    made = brought(facts)
+    part = made["parts"]["engine"]
+    assert (made["blocked"], part["action"], part["to"]) == ([], action, to) and made["image"]["variant"] == "cuda13.2"
+    assert made["restart"]["engine"] is (facts["engine"]["running"] is True)
+    assert codes(brought(facts, apply=EVERYTHING - {"engine"})["blocked"]) != []
+
+
+def test_an_engine_without_buildx_gets_it_where_an_image_is_built():
+    facts = fact(nvidia("580.95.05"), "engine", "buildx_version", value=None)
+    made = brought(facts, dify=applied(brought(nvidia("580.95.05"))) | {"images": {}})
+    assert (made["parts"]["engine"]["action"], made["parts"]["engine"]["to"]) == ("upgrade", "the buildx plugin")
+
+
+def test_another_engine_blocks_every_caller():
+    facts = fact(nvidia("580.95.05"), "engine", "name", value="podman")
+    assert codes(brought(facts)["blocked"]) == [_plan_codes.OTHER_ENGINE]
+
+
+def test_what_an_engine_could_not_tell_before_it_is_started_does_not_block():
+    facts = nvidia("580.95.05")
+    facts["engine"].update(running=False, error="no socket")
+    made = brought(facts, dify={"error": "no socket"})
+    assert made["status"] == "change" and made["parts"]["dify"]["action"] == "create"
+
+
+@pytest.mark.parametrize(
+    "toolkit, action, to",
+    [
+        ({"version": None, "cdi": {"specs": []}}, "install", "1.19.1 or newer"),
+        ({"version": "1.12.1", "cdi": {"specs": []}}, "upgrade", "1.19.1 or newer"),
+        ({"version": "1.19.1", "cdi": {"specs": []}}, "configure", "a CDI specification made anew"),
+        ({"version": "1.17.8"}, "upgrade", "1.19.1 or newer"),
+        ({"lockstep": False}, "upgrade", "1.19.1 or newer"),
+    ],
+)
+def test_a_toolkit_is_brought_to_what_is_needed(toolkit, action, to):
+    facts = nvidia("580.95.05")
+    facts["toolkit"].update(toolkit)
+    made = brought(facts)
+    assert (made["blocked"], made["parts"]["toolkit"]["action"], made["parts"]["toolkit"]["to"]) == ([], action, to)
+    assert not {_plan_codes.TOOLKIT_UNSAFE, _plan_codes.TOOLKIT_MIXED} & set(codes(made["warnings"]))
+    assert made["image"]["devices"] == ["nvidia.com/gpu=all"]
+
+
+def test_a_stale_specification_is_made_anew_by_who_may():
+    facts = nvidia("580.95.05")
+    facts["toolkit"]["cdi"]["specs"][0].update(stale=True, reasons=["made for 535"])
+    made = brought(facts)
+    assert made["parts"]["toolkit"]["action"] == "configure" and _plan_codes.CDI_SPEC_STALE not in codes(made["warnings"])
+    left = brought(facts, apply=frozenset({"image", "dify"}))
+    assert left["parts"]["toolkit"]["action"] == "none" and _plan_codes.CDI_SPEC_STALE in codes(left["warnings"])
+
+
+def test_an_unsafe_toolkit_names_its_weaknesses():
+    facts = fact(nvidia("580.95.05"), "toolkit", "version", value="1.17.7")
+    note = next(note for note in plan(facts)["warnings"] if note["code"] == _plan_codes.TOOLKIT_UNSAFE)
+    assert "CVE-2026-24260" in note["message"] and "CVE-2025-23266" in note["message"] and "CVE-2024-0132" not in note["message"]
+
+
+def test_a_cpu_host_needs_no_gpu_platform():
+    made = brought(without_gpu())
+    assert [made["parts"][name]["action"] for name in ("driver", "engine", "toolkit")] == ["none", "none", "none"]
+    degraded = brought(nvidia("535.247.01"), variant="cpu")
+    assert degraded["parts"]["driver"]["action"] == "none" and degraded["advice"] == {"driver": None}
+
+
+def test_parts_that_are_not_applied_are_left():
+    made = brought(nvidia("535.247.01"), apply=frozenset({"driver", "toolkit"}))
+    assert made["parts"]["driver"]["action"] == "upgrade" and made["parts"]["image"]["action"] == made["parts"]["dify"]["action"] == "none"
+    assert made["parts"]["image"]["reason"] == made["parts"]["dify"]["reason"] == _plan_parts.NOT_PART_OF_THIS_RUN
+    assert made["render"]["files"] == {} and made["image"]["variant"] == "cuda13.2"
+
+
+def test_a_service_whose_image_nobody_brings_is_blocked():
+    facts = nvidia("580.95.05")
+    made = brought(facts, apply=frozenset({"dify"}), dify={"images": {}})
+    assert codes(made["blocked"]) == [_plan_codes.IMAGE_NOT_APPLIED]
+    assert brought(facts, apply=frozenset({"dify"}), dify=applied(brought(facts)))["status"] == "ok"
+
+
+# --- what it costs ---
+
+
+def test_what_stops_for_a_moment():
+    facts = nvidia("535.247.01")
+    facts["engine"]["gpu_containers"] = [{"name": "ollama"}, {"name": "dify-gpu-dify-gpu-1"}]
+    running = applied(brought(facts, "keep"))
+    quiet = brought(facts, "keep", dify=running)
+    assert quiet["status"] == "ok" and quiet["restart"] == {"engine": False, "service": False, "reasons": []}
+    made = brought(facts, dify=running)
+    assert made["restart"]["service"] is True and made["restart"]["engine"] is False
+    assert "dify-gpu-dify-gpu-1, ollama" in made["restart"]["reasons"][0]
+    off = fact(facts, "engine", "cdi_enabled", value=False)
+    assert brought(off, "keep", dify=running)["restart"]["engine"] is True
+
+
+# --- advice ---
+
+
+@pytest.mark.parametrize(
+    "version, board, branch, opens",
+    [
+        ("535.247.01", A10, "580", ["cuda13.0", "cuda13.2"]),
+        ("470.256.02", T4, "580", ["cuda12.1", "cuda12.4", "cuda12.6", "cuda12.8", "cuda13.0", "cuda13.2"]),
+        ("470.256.02", V100, "580", ["cuda12.1", "cuda12.4", "cuda12.6"]),
+        ("580.95.05", A10, None, None),
+        ("535.247.01", V100, None, None),
+        ("595.45.04", B200, None, None),
+        ("610.43.02", A10, None, None),
+    ],
+)
+def test_driver_advice(version, board, branch, opens):
+    advice = plan(nvidia(version, [gpu(board)]))["advice"]["driver"]
+    assert (advice and advice["branch"], advice and advice["opens"]) == (branch, opens)
+    assert advice is None or all(name in advice["message"] for name in opens)
+
+
+def test_advice_where_nothing_fits():
+    made = plan(nvidia("440.100", [gpu(T4)]))
+    assert codes(made["blocked"]) == [_plan_codes.NO_VARIANT_FITS] and made["advice"]["driver"]["branch"] == "580"
+
+
+def test_advice_follows_the_wishes():
+    facts = nvidia("535.247.01")
+    assert plan(facts, max_cuda="12.8")["advice"]["driver"] is None
+    assert plan(facts, variant="cuda12.6")["advice"]["driver"] is None
+    assert plan(facts, variant="cuda13.0")["advice"]["driver"]["opens"] == ["cuda13.0"]
+    assert brought(facts)["advice"]["driver"] is None
+
+
+def test_advice_depends_on_what_is_supported_that_day():
+    assert plan(nvidia("535.247.01"), today=datetime.date(2029, 1, 1))["advice"]["driver"] is None
+
+
+# --- warnings ---
+
+
+def test_a_plan_with_nothing_to_say_has_no_warnings():
+    facts = nvidia("580.95.05")
+    facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=False)
+    facts["host"].update(secure_boot=True)
+    facts["driver"]["fabric_manager"] = {"installed": False, "version": None, "running": False, "matches_driver": None, "needed": False}
+    assert plan(facts, {})["warnings"] == []
+
+
+def test_a_variant_without_newer_releases():
+    notes = plan(nvidia("470.256.02", [gpu(T4)]), {})["warnings"]
+    assert any(note["code"] == _plan_codes.TORCH_RETIRED and "2.7.1" in note["message"] for note in notes)
+    assert _plan_codes.TORCH_RETIRED not in codes(plan(nvidia("580.95.05"), {})["warnings"])
+
+
+def test_secure_boot_where_it_matters():
+    facts = fact(nvidia("580.95.05"), "host", "secure_boot", value=True)
+    facts["host"]["kernel"] = {"running": "6.12.9", "next": "6.12.12"}
+    facts["driver"]["modules"] = {"6.12.12": {"version": "580.95.05", "signer": None}}
+    note = next(note for note in plan(facts)["warnings"] if note["code"] == _plan_codes.SECURE_BOOT)
+    assert "6.12.12" in note["message"]
+    signed = fact(facts, "driver", "modules", value={"6.12.12": {"version": "580.95.05", "signer": "Canonical"}})
+    assert _plan_codes.SECURE_BOOT not in codes(plan(signed)["warnings"])
+    assert _plan_codes.SECURE_BOOT in codes(brought(signed, branch=595)["warnings"])
+
+
+def test_packages_that_nothing_holds_where_it_matters():
+    facts = nvidia("580.95.05")
+    facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=False)
+    wish = {"driver": _driver.Wish("keep", None, "580.95.05")}
+    assert _plan_codes.DRIVER_NOT_PINNED in codes(plan(facts, **wish)["warnings"])
+    assert _plan_codes.DRIVER_NOT_PINNED not in codes(plan(facts)["warnings"])
+    facts["driver"]["installed"]["version"] = "580.105.08"
+    assert _plan_codes.DRIVER_NOT_PINNED in codes(plan(facts)["warnings"])
+    facts["driver"]["installed"]["pinned"] = True
+    assert _plan_codes.DRIVER_NOT_PINNED not in codes(plan(facts, **wish)["warnings"])
+
+
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        ({"installed": False, "running": False}, "is not installed"),
+        ({"matches_driver": False, "version": "580.65.06"}, "is of version 580.65.06, and the driver of 580.95.05"),
+        ({"running": False}, "does not run"),
+        ({}, None),
+        ({"needed": False, "running": False}, None),
+    ],
+)
+def test_the_fabric_manager(changed, sentence):
+    manager = {"installed": True, "version": "580.95.05", "running": True, "matches_driver": True, "needed": True, **changed}
+    notes = [n for n in plan(fact(nvidia("580.95.05"), "driver", "fabric_manager", value=manager))["warnings"] if n["code"] == "DG767"]
+    assert [sentence in note["message"] for note in notes] == ([True] if sentence else [])
+
+
+def test_a_pending_reboot():
+    facts = nvidia("580.95.05")
+    facts["driver"].update(reboot_required=True, reboot_reasons=["a new kernel is installed"])
+    assert "a new kernel is installed" in next(n for n in plan(facts)["warnings"] if n["code"] == _plan_codes.REBOOT_PENDING)["message"]
+    facts["driver"]["installed"] = {"version": "580.105.08"}
+    assert _plan_codes.REBOOT_PENDING not in codes(plan(facts)["warnings"])
+
+
+# --- the image's own requirement ---
+
+
+def test_what_the_image_requires_is_told_and_not_enforced_by_cdi():
+    site = {"name": "site", "image": "registry.example.org/x:1", "cuda": "12.4", "torch": "2.6.0", "sm": ["8.6"]}
+    catalog = _catalog.load([{**site, "require_cuda": "cuda>=12.4"}], "x/y", "1")
+    told = plan(nvidia("535.247.01"), catalog=catalog, variant="site")["image"]["require_cuda"]
+    assert (told["requirement"], told["satisfied"], told["enforced"]) == ("cuda>=12.4", False, False) and "CDI" in told["reason"]
+    assert plan(nvidia("580.95.05"), catalog=catalog, variant="site")["image"]["require_cuda"]["satisfied"] is True
+    assert plan(nvidia("535.247.01"))["image"]["require_cuda"] is None
