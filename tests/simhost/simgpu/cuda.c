@@ -19,7 +19,7 @@ typedef unsigned long long CUdeviceptr;
 
 enum {
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101,
-    INVALID_CONTEXT = 201, SYSTEM_DRIVER_MISMATCH = 803, UNKNOWN = 999,
+    DEVICE_UNAVAILABLE = 46, INVALID_CONTEXT = 201, SYSTEM_NOT_READY = 802, SYSTEM_DRIVER_MISMATCH = 803,
 };
 
 #define EXPORT __attribute__((visibility("default")))
@@ -30,28 +30,63 @@ static int visible_count;
 static bool initialized;
 static CUcontext current;
 
-/* CUDA_VISIBLE_DEVICES: numbers or beginnings of UUIDs; the first entry that names no GPU ends the list. */
-static void choose_visible(struct sim_gpu **here, int count) {
+/* The GPU or MIG device that an entry of CUDA_VISIBLE_DEVICES names: a number, or the beginning of a UUID. */
+static struct sim_gpu *named(const char *word, struct sim_gpu **whole, int wholes, struct sim_gpu **mig, int migs) {
+    char *end;
+    long index = strtol(word, &end, 10);
+    if (end != word && !*end)
+        return index >= 0 && index < wholes ? whole[index] : !wholes && index == 0 && migs ? mig[0] : NULL;
+    if (strncmp(word, "GPU-", 4) && strncmp(word, "MIG-", 4))
+        return NULL;
+    for (int i = 0; i < wholes; i++)
+        if (!strncmp(whole[i]->uuid, word, strlen(word)))
+            return whole[i];
+    for (int i = 0; i < migs; i++)
+        if (!strncmp(mig[i]->uuid, word, strlen(word)))
+            return mig[i];
+    return NULL;
+}
+
+/* Whole GPUs; where all are split, one MIG device, since CUDA takes no more than one. With CUDA_VISIBLE_DEVICES what it
+ * names; the first entry that names nothing ends the list. */
+static void choose_visible(struct sim_gpu **whole, int wholes, struct sim_gpu **mig, int migs) {
     const char *wanted = getenv("CUDA_VISIBLE_DEVICES");
     char list[512];
     visible_count = 0;
     if (!wanted) {
-        for (int i = 0; i < count; i++)
-            visible[visible_count++] = here[i];
+        for (int i = 0; i < wholes; i++)
+            visible[visible_count++] = whole[i];
+        if (!wholes && migs)
+            visible[visible_count++] = mig[0];
         return;
     }
     snprintf(list, sizeof list, "%s", wanted);
     for (char *word = strtok(list, ","); word && visible_count < SIM_MAX_GPUS; word = strtok(NULL, ",")) {
-        char *end;
-        long index = strtol(word, &end, 10);
-        struct sim_gpu *found = end != word && !*end && index >= 0 && index < count ? here[index] : NULL;
-        for (int i = 0; i < count && !found; i++)
-            if (!strncmp(word, "GPU-", 4) && !strncmp(here[i]->uuid, word, strlen(word)))
-                found = here[i];
+        struct sim_gpu *found = named(word, whole, wholes, mig, migs);
         if (!found)
             return;
         visible[visible_count++] = found;
+        if (found->parent)
+            return;
     }
+}
+
+static bool usable(const struct sim_gpu *device) {
+    return !device->error && !device->foreign && !sim_open_device(device);
+}
+
+/* In an NVLink fabric no GPU computes before the fabric manager has done its work. */
+static bool fabric_ready(void) {
+    for (int i = 0; i < state.gpu_count; i++) {
+        const struct sim_gpu *gpu = &state.gpu[i];
+        int here = sim_fabric_state(&state, gpu);
+        if (here == FABRIC_NOT_STARTED || here == FABRIC_IN_PROGRESS)
+            return false;
+        /* Before Hopper NVML does not tell. */
+        if (gpu->fabric_state == SIM_NA && state.fabric && !state.fabric_manager[0])
+            return false;
+    }
+    return true;
 }
 
 EXPORT CUresult cuInit(unsigned flags) {
@@ -67,14 +102,24 @@ EXPORT CUresult cuInit(unsigned flags) {
         return NO_DEVICE;
     if (strcmp(state.loaded, state.library))
         return SYSTEM_DRIVER_MISMATCH;
-    struct sim_gpu *here[SIM_MAX_GPUS];
-    int count = 0;
-    for (int i = 0; i < state.gpu_count; i++)
-        if (!state.gpu[i].error && !sim_open_gpu(&state.gpu[i]))
-            here[count++] = &state.gpu[i];
-    choose_visible(here, count);
+    static struct sim_gpu *whole[SIM_MAX_GPUS], *mig[SIM_MAX_GPUS * SIM_MAX_MIG];
+    int wholes = 0, migs = 0;
+    for (int i = 0; i < state.gpu_count; i++) {
+        struct sim_gpu *gpu = &state.gpu[i];
+        if (gpu->mig_current != 1) {
+            if (usable(gpu))
+                whole[wholes++] = gpu;
+            continue;
+        }
+        for (int slot = 0; slot < SIM_MAX_MIG; slot++)
+            if (gpu->mig[slot] && usable(gpu->mig[slot]))
+                mig[migs++] = gpu->mig[slot];
+    }
+    choose_visible(whole, wholes, mig, migs);
     if (!visible_count)
         return NO_DEVICE;
+    if (!fabric_ready())
+        return SYSTEM_NOT_READY;
     initialized = true;
     return SUCCESS;
 }
@@ -158,7 +203,7 @@ EXPORT CUresult cuDeviceGetUuid(unsigned char uuid[16], CUdevice device) {
     WITH_GPU(device, uuid);
     int digits = 0;
     memset(uuid, 0, 16);
-    for (const char *p = gpu->uuid + (strncmp(gpu->uuid, "GPU-", 4) ? 0 : 4); *p && digits < 32; p++)
+    for (const char *p = gpu->uuid + (strncmp(gpu->uuid + 1, gpu->parent ? "IG-" : "PU-", 3) ? 0 : 4); *p && digits < 32; p++)
         if (*p != '-') {
             uuid[digits / 2] = (unsigned char)(uuid[digits / 2] << 4 | nibble(*p));
             digits++;
@@ -205,11 +250,29 @@ EXPORT CUresult cuDeviceGetPCIBusId(char *bus_id, int length, CUdevice device) {
     return SUCCESS;
 }
 
-/* Compute mode 2 (prohibited) refuses contexts. */
+/* Not of CUDA: how many times slower than its clock the profile makes a GPU, in thousandths. Nothing else tells, as in
+ * life; the stand-in PyTorch keeps its simulated time by it. */
+EXPORT int simgpuSlowFactor(CUdevice device) {
+    struct sim_gpu *gpu = gpu_of(device);
+    return gpu ? (int)(gpu->slow_factor * 1000) : 1000;
+}
+
+/* Whether the compute mode keeps this process out: prohibited, or exclusive and taken by another process. */
+static bool kept_out(const struct sim_gpu *gpu) {
+    if (gpu->compute_mode == 0)
+        return false;
+    if (gpu->compute_mode == 2)
+        return true;
+    for (int i = 0; i < gpu->process_count; i++)
+        if (!gpu->process[i].graphics)
+            return true;
+    return false;
+}
+
 EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     WITH_GPU(device, context);
-    if (gpu->compute_mode == 2)
-        return 46;
+    if (kept_out(gpu))
+        return DEVICE_UNAVAILABLE;
     *context = gpu;
     return SUCCESS;
 }
@@ -271,7 +334,8 @@ struct block { CUdeviceptr address; size_t size; struct block *next; };
 static struct block *blocks;
 
 static unsigned long long available(void) {
-    return current->total - current->reserved - current->used - allocated;
+    unsigned long long taken = current->reserved + current->used + allocated;
+    return taken < current->total ? current->total - taken : 0;
 }
 
 EXPORT CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {

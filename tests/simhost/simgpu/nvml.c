@@ -17,7 +17,7 @@ typedef struct sim_gpu *nvmlDevice_t;
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15, LIB_RM_VERSION_MISMATCH = 18,
+    INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, LIB_RM_VERSION_MISMATCH = 18,
     ARGUMENT_VERSION_MISMATCH = 25, UNKNOWN = 999,
 };
 
@@ -51,7 +51,7 @@ static nvmlReturn_t start(void) {
         return LIB_RM_VERSION_MISMATCH;
     visible_count = 0;
     for (int i = 0; i < state.gpu_count; i++)
-        if (!sim_open_gpu(&state.gpu[i]))
+        if (!state.gpu[i].foreign && !sim_open_gpu(&state.gpu[i]))
             visible[visible_count++] = &state.gpu[i];
     return OK;
 }
@@ -121,8 +121,8 @@ static nvmlReturn_t query(nvmlDevice_t gpu) {
     return gpu ? gpu->error : INVALID_ARGUMENT;
 }
 
-/* An entry point that came with a branch is missing in the libraries before it. */
-static bool older_than(int branch) { return sim_branch(state.library) < branch; }
+/* Entry points that came with a branch are missing in the libraries before it: simgpu_profile.py takes them out when a
+ * library is installed. */
 
 #define CHECK(call) do { nvmlReturn_t check_result = (call); if (check_result) return check_result; } while (0)
 #define NEEDS(pointer) do { if (!(pointer)) return INVALID_ARGUMENT; } while (0)
@@ -170,6 +170,12 @@ static nvmlReturn_t give(struct sim_gpu *gpu, nvmlDevice_t *device) {
     return OK;
 }
 
+/* A MIG device of a GPU that may be used here; NULL where there is none. */
+static struct sim_gpu *mig_device(const struct sim_gpu *gpu, unsigned slot) {
+    struct sim_gpu *device = gpu->mig_current == 1 && slot < SIM_MAX_MIG ? gpu->mig[slot] : NULL;
+    return device && !sim_open_device(device) ? device : NULL;
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t *device) {
     CHECK(ready());
     if (!device || index >= visible_count)
@@ -184,9 +190,15 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice_t *dev
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
     CHECK(ready());
     NEEDS(uuid && device);
-    for (unsigned i = 0; i < visible_count; i++)
+    for (unsigned i = 0; i < visible_count; i++) {
         if (!strcmp(visible[i]->uuid, uuid))
             return give(visible[i], device);
+        for (int slot = 0; slot < SIM_MAX_MIG; slot++) {
+            struct sim_gpu *mig = mig_device(visible[i], slot);
+            if (mig && !strcmp(mig->uuid, uuid))
+                return give(mig, device);
+        }
+    }
     return NOT_FOUND;
 }
 
@@ -306,8 +318,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t gpu, nvmlPciInfo_t *pci
 EXPORT nvmlReturn_t nvmlDeviceGetPciInfoExt(nvmlDevice_t gpu, nvmlPciInfoExt_v1_t *pci) {
     CHECK(query(gpu));
     NEEDS(pci);
-    if (older_than(535))
-        return FUNCTION_NOT_FOUND;
     pci->domain = gpu->domain;
     pci->bus = gpu->bus;
     pci->device = gpu->slot;
@@ -336,8 +346,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t gpu, nvmlMemory_t *memo
 EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t gpu, nvmlMemory_v2_t *memory) {
     CHECK(query(gpu));
     NEEDS(memory);
-    if (older_than(510))
-        return FUNCTION_NOT_FOUND;
     if (memory->version != (sizeof *memory | 2u << 24))
         return ARGUMENT_VERSION_MISMATCH;
     memory->total = gpu->total;
@@ -392,32 +400,137 @@ EXPORT nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t gpu, int *current, int *pe
     return pair(gpu, gpu->mig_current, gpu->mig_pending, current, pending);
 }
 
+#define MOST_MIG_DEVICES 7 /* of every GPU with MIG except the A30 */
+
 EXPORT nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t gpu, unsigned *count) {
     CHECK(query(gpu));
     NEEDS(count);
-    *count = 0; /* profiles with MIG devices come with their own issue */
+    *count = gpu->mig_current == 1 ? MOST_MIG_DEVICES : 0;
     return OK;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t gpu, unsigned index, nvmlDevice_t *device) {
-    (void)index;
-    (void)device;
     CHECK(query(gpu));
-    return NOT_FOUND;
+    NEEDS(device);
+    if (gpu->parent || index >= MOST_MIG_DEVICES)
+        return INVALID_ARGUMENT;
+    struct sim_gpu *found = mig_device(gpu, index);
+    if (!found)
+        return NOT_FOUND;
+    *device = found;
+    return OK;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t gpu, unsigned *is_mig) {
     CHECK(query(gpu));
     NEEDS(is_mig);
-    *is_mig = 0;
+    *is_mig = gpu->parent != NULL;
     return OK;
 }
+
+EXPORT nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t mig, nvmlDevice_t *device) {
+    CHECK(query(mig));
+    NEEDS(device && mig->parent);
+    *device = mig->parent;
+    return OK;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGpuInstanceId(nvmlDevice_t mig, unsigned *id) {
+    CHECK(query(mig));
+    NEEDS(id && mig->parent);
+    *id = (unsigned)mig->gi;
+    return OK;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t mig, unsigned *id) {
+    CHECK(query(mig));
+    NEEDS(id && mig->parent);
+    *id = (unsigned)mig->ci;
+    return OK;
+}
+
+/* --- fabric and recovery -------------------------------------------------------------------------------------- */
+
+typedef struct {
+    unsigned char cluster_uuid[16];
+    nvmlReturn_t status;
+    unsigned clique_id;
+    unsigned char state;
+} nvmlGpuFabricInfo_t;
+
+typedef struct {
+    unsigned version;
+    unsigned char cluster_uuid[16];
+    nvmlReturn_t status;
+    unsigned clique_id;
+    unsigned char state;
+    unsigned health_mask;
+    unsigned char health_summary; /* from version 3 on */
+} nvmlGpuFabricInfo_v3_t;
+
+#define FABRIC_V2 (36 | 2u << 24)
+#define FABRIC_V3 (sizeof(nvmlGpuFabricInfo_v3_t) | 3u << 24)
+
+EXPORT nvmlReturn_t nvmlDeviceGetGpuFabricInfo(nvmlDevice_t gpu, nvmlGpuFabricInfo_t *info) {
+    CHECK(query(gpu));
+    NEEDS(info);
+    memset(info, 0, sizeof *info);
+    info->state = (unsigned char)sim_fabric_state(&state, gpu);
+    info->status = gpu->fabric_status;
+    return OK;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t gpu, nvmlGpuFabricInfo_v3_t *info) {
+    CHECK(query(gpu));
+    NEEDS(info);
+    if (info->version != FABRIC_V2 && info->version != FABRIC_V3)
+        return ARGUMENT_VERSION_MISMATCH;
+    memset(info->cluster_uuid, 0, sizeof info->cluster_uuid);
+    info->state = (unsigned char)sim_fabric_state(&state, gpu);
+    info->status = gpu->fabric_status;
+    info->clique_id = info->health_mask = 0;
+    if (info->version == FABRIC_V3)
+        info->health_summary = 0;
+    return OK;
+}
+
+typedef struct {
+    unsigned field, scope;
+    long long timestamp, latency_us;
+    int type;
+    nvmlReturn_t result;
+    union { unsigned number; unsigned long long whole; } value;
+} nvmlFieldValue_t;
+
+#define FIELD_RECOVERY_ACTION 230
+#define TYPE_UNSIGNED_INT 1
+#define RECOVERY_SINCE 565 /* the branch whose NVML has the field */
+
+EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t gpu, int count, nvmlFieldValue_t *values) {
+    CHECK(query(gpu));
+    NEEDS(values && count > 0);
+    for (int i = 0; i < count; i++) {
+        values[i].timestamp = values[i].latency_us = 0;
+        values[i].type = TYPE_UNSIGNED_INT;
+        values[i].value.whole = 0;
+        if (values[i].field == FIELD_RECOVERY_ACTION && sim_branch(state.library) >= RECOVERY_SINCE) {
+            values[i].value.number = (unsigned)gpu->recovery_action;
+            values[i].result = OK;
+        } else
+            values[i].result = NOT_SUPPORTED;
+    }
+    return OK;
+}
+
+/* --- load ------------------------------------------------------------------------------------------------------ */
 
 typedef struct { unsigned gpu, memory; } nvmlUtilization_t;
 
 EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t gpu, nvmlUtilization_t *utilization) {
     CHECK(query(gpu));
     NEEDS(utilization);
+    if (gpu->mig_current == 1)
+        return NOT_SUPPORTED;
     utilization->gpu = utilization->memory = 0;
     return OK;
 }
@@ -454,48 +567,71 @@ EXPORT nvmlReturn_t nvmlDeviceGetDisplayMode(nvmlDevice_t gpu, int *mode) {
 
 EXPORT nvmlReturn_t nvmlDeviceGetDisplayActive(nvmlDevice_t gpu, int *active) { return nvmlDeviceGetDisplayMode(gpu, active); }
 
-/* --- processes: none run on a simulated GPU -------------------------------------------------------------------- */
+/* --- processes ------------------------------------------------------------------------------------------------- */
 
-static nvmlReturn_t no_processes(nvmlDevice_t gpu, unsigned *count) {
+typedef struct { unsigned pid; unsigned long long used; } nvmlProcessInfo_v1_t;
+typedef struct { unsigned pid; unsigned long long used; unsigned gi, ci; } nvmlProcessInfo_v2_t;
+
+#define MOST_PROCESSES SIM_MAX_PROCESSES
+
+/* Fills `found` with the processes that there are and returns how many. */
+static unsigned processes_of(const struct sim_gpu *gpu, bool graphics, nvmlProcessInfo_v2_t found[MOST_PROCESSES]) {
+    unsigned count = 0;
+    for (int i = 0; i < gpu->process_count; i++) {
+        const struct sim_process *process = &gpu->process[i];
+        unsigned pid = process->graphics == graphics ? sim_find_process(process->who) : 0;
+        if (pid)
+            found[count++] = (nvmlProcessInfo_v2_t){pid, process->used, (unsigned)process->gi, (unsigned)process->ci};
+    }
+    return count;
+}
+
+static nvmlReturn_t processes(nvmlDevice_t gpu, bool graphics, int version, unsigned *count, void *infos) {
     CHECK(query(gpu));
     NEEDS(count);
-    *count = 0;
+    nvmlProcessInfo_v2_t found[MOST_PROCESSES];
+    unsigned room = *count;
+    *count = processes_of(gpu, graphics, found);
+    if (*count > room)
+        return INSUFFICIENT_SIZE;
+    if (*count && !infos)
+        return INVALID_ARGUMENT;
+    for (unsigned i = 0; i < *count; i++) {
+        if (version == 1)
+            ((nvmlProcessInfo_v1_t *)infos)[i] = (nvmlProcessInfo_v1_t){found[i].pid, found[i].used};
+        else
+            ((nvmlProcessInfo_v2_t *)infos)[i] = found[i];
+    }
     return OK;
 }
 
+EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t gpu, unsigned *count, void *infos) {
+    return processes(gpu, false, 1, count, infos);
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    (void)infos;
-    return no_processes(gpu, count);
+    return processes(gpu, false, 2, count, infos);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    (void)infos;
-    return init_count && older_than(510) ? FUNCTION_NOT_FOUND : no_processes(gpu, count);
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    (void)infos;
-    return no_processes(gpu, count);
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    (void)infos;
-    return no_processes(gpu, count);
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    return nvmlDeviceGetComputeRunningProcesses_v3(gpu, count, infos);
+    return processes(gpu, false, 2, count, infos); /* of the same layout */
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t gpu, unsigned *count, void *infos) {
-    (void)infos;
-    return no_processes(gpu, count);
+    return processes(gpu, true, 1, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t gpu, unsigned *count, void *infos) {
+    return processes(gpu, true, 2, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t gpu, unsigned *count, void *infos) {
+    return processes(gpu, true, 2, count, infos);
 }
 
 EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned pid, char *name, unsigned length) {
-    (void)pid;
-    (void)name;
-    (void)length;
     CHECK(ready());
-    return NOT_FOUND;
+    if (!name || !length)
+        return INVALID_ARGUMENT;
+    return sim_process_name(pid, name, length) ? OK : NOT_FOUND;
 }

@@ -17,13 +17,29 @@
 #ifndef SIMGPU_LOADED
 #define SIMGPU_LOADED "/run/simgpu/module/loaded"
 #endif
+#ifndef SIMGPU_FABRIC
+#define SIMGPU_FABRIC "/run/simgpu/module/fabric"
+#endif
 #ifndef SIMGPU_DEV
 #define SIMGPU_DEV "/dev"
 #endif
 
 #define SIM_MAX_GPUS 16
+#define SIM_MAX_MIG 8
+#define SIM_MAX_PROCESSES 8
 #define SIM_NA (-1)
+#define SIM_ARCHITECTURE_HOPPER 9
 
+enum { FABRIC_NOT_SUPPORTED, FABRIC_NOT_STARTED, FABRIC_IN_PROGRESS, FABRIC_COMPLETED };
+
+struct sim_process {
+    char who[64];                 /* a number, or a part of the command line of a process to look for */
+    unsigned long long used;      /* bytes; ULLONG_MAX: the driver does not tell */
+    bool graphics;
+    int gi, ci;                   /* MIG instances it runs on; SIM_NA: none */
+};
+
+/* A GPU, or a MIG device of one (then `parent` is it). */
 struct sim_gpu {
     char pci[32];                 /* 0000:3b:00.0 */
     unsigned domain, bus, slot, class_code;
@@ -39,6 +55,15 @@ struct sim_gpu {
     int mig_current, mig_pending; /* 0, 1 or SIM_NA */
     int error;                    /* NVML code that calls about this GPU return; 0: none */
     bool error_at_handle;         /* already asking for the handle fails */
+    bool foreign;                 /* another driver than nvidia is bound to it, so the libraries do not see it */
+    int fabric_state, fabric_status; /* NVML's numbers; state SIM_NA: follows the fabric manager */
+    int recovery_action;          /* NVML's number */
+    double slow_factor;           /* how many times slower than its clock tells */
+    struct sim_process process[SIM_MAX_PROCESSES];
+    int process_count;
+    struct sim_gpu *parent, *mig[SIM_MAX_MIG];
+    char mig_profile[24];         /* 1g.5gb */
+    int gi, ci;
 };
 
 struct sim_state {
@@ -47,6 +72,11 @@ struct sim_state {
     int cuda_version;             /* 12020 for 12.2, from the library's branch */
     int gpu_count;
     struct sim_gpu gpu[SIM_MAX_GPUS];
+    struct sim_gpu mig[SIM_MAX_GPUS * SIM_MAX_MIG];
+    int nvswitches;
+    bool all_foreign;             /* another driver than nvidia is bound to all of them */
+    bool fabric;                  /* the GPUs are in an NVLink fabric, which needs its manager */
+    char fabric_manager[32];      /* version of the running one; empty: none runs */
     int nvml_init_error, cu_init_error;
     char hang[32];                /* nvml_init, nvml_query or cu_init */
 };
@@ -56,6 +86,14 @@ void sim_read(struct sim_state *state);
 /* Opens a device node as the genuine library does: 0, or the errno value. */
 int sim_open_node(const char *name);
 int sim_open_gpu(const struct sim_gpu *gpu);
+/* Those that a program may have, of a GPU or a MIG device: 0, or the errno value. */
+int sim_open_device(const struct sim_gpu *device);
+/* NVML's number for the state of a GPU in its fabric. */
+int sim_fabric_state(const struct sim_state *state, const struct sim_gpu *gpu);
+/* The number of a process, 0 when there is none such. */
+unsigned sim_find_process(const char *who);
+/* The command by which a process was started; false when it cannot be read. */
+bool sim_process_name(unsigned pid, char *name, unsigned size);
 /* Never returns when the profile says that this call hangs. */
 void sim_maybe_hang(const struct sim_state *state, const char *where);
 /* 535 for 535.274.02 */

@@ -4,8 +4,10 @@
  */
 #include "simgpu.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,80 @@ static int number(const char *text) { return strcmp(text, "na") == 0 ? SIM_NA : 
 
 static unsigned long long mib(const char *text) { return strtoull(text, NULL, 10) << 20; }
 
+/* <number or part of the command line>,<MiB or na>[,compute|graphics[,<gpu instance>,<compute instance>]] */
+static void set_process(struct sim_gpu *gpu, const char *value) {
+    char text[256], *rest = text;
+    if (gpu->process_count == SIM_MAX_PROCESSES)
+        return;
+    struct sim_process *process = &gpu->process[gpu->process_count++];
+    copy(text, sizeof text, value);
+    *process = (struct sim_process){.gi = SIM_NA, .ci = SIM_NA};
+    for (int part = 0; rest; part++) {
+        const char *word = strsep(&rest, ",");
+        if (part == 0) copy(process->who, sizeof process->who, word);
+        else if (part == 1) process->used = strcmp(word, "na") ? mib(word) : ULLONG_MAX;
+        else if (part == 2) process->graphics = !strcmp(word, "graphics");
+        else if (part == 3) process->gi = number(word);
+        else if (part == 4) process->ci = number(word);
+    }
+}
+
+/* Streaming multiprocessors of one of the seven slices of a GPU that has MIG. */
+static int slice_multiprocessors(int architecture) {
+    return architecture >= 10 ? 18 : architecture == SIM_ARCHITECTURE_HOPPER ? 16 : 14;
+}
+
+/* <profile>,<gpu instance>,<compute instance>,<uuid>,<MiB>; its other properties are the GPU's, see link_mig. */
+static void set_mig_device(struct sim_gpu *gpu, struct sim_gpu *device, const char *value) {
+    char text[256], *rest = text;
+    copy(text, sizeof text, value);
+    memset(device, 0, sizeof *device);
+    for (int part = 0; rest; part++) {
+        const char *word = strsep(&rest, ",");
+        if (part == 0) copy(device->mig_profile, sizeof device->mig_profile, word);
+        else if (part == 1) device->gi = number(word);
+        else if (part == 2) device->ci = number(word);
+        else if (part == 3) copy(device->uuid, sizeof device->uuid, word);
+        else if (part == 4) device->total = mib(word);
+    }
+    device->parent = gpu;
+}
+
+static void link_mig(struct sim_gpu *gpu) {
+    for (int i = 0; i < SIM_MAX_MIG; i++) {
+        struct sim_gpu *device = gpu->mig[i];
+        if (!device)
+            continue;
+        struct sim_gpu own = *device;
+        *device = *gpu;
+        copy(device->mig_profile, sizeof device->mig_profile, own.mig_profile);
+        copy(device->uuid, sizeof device->uuid, own.uuid);
+        size_t length = strlen(device->name);
+        snprintf(device->name + length, sizeof device->name - length, " MIG %s", own.mig_profile);
+        device->parent = gpu;
+        device->gi = own.gi;
+        device->ci = own.ci;
+        device->total = own.total;
+        device->used = device->reserved = 0;
+        device->process_count = 0;
+        device->multiprocessors = atoi(own.mig_profile) * slice_multiprocessors(gpu->architecture);
+        memset(device->mig, 0, sizeof device->mig);
+        for (int p = 0; p < gpu->process_count; p++)
+            if (gpu->process[p].gi == device->gi && gpu->process[p].ci == device->ci)
+                device->process[device->process_count++] = gpu->process[p];
+    }
+}
+
+/* What processes hold is used, whatever else the profile says. */
+static void add_up_memory(struct sim_gpu *gpu) {
+    unsigned long long held = 0;
+    for (int i = 0; i < gpu->process_count; i++)
+        if (gpu->process[i].used != ULLONG_MAX)
+            held += gpu->process[i].used;
+    if (gpu->used < held)
+        gpu->used = held;
+}
+
 static void set_gpu(struct sim_gpu *gpu, const char *key, const char *value) {
     if (!strcmp(key, "pci")) {
         copy(gpu->pci, sizeof gpu->pci, value);
@@ -67,6 +143,12 @@ static void set_gpu(struct sim_gpu *gpu, const char *key, const char *value) {
     else if (!strcmp(key, "mig_pending")) gpu->mig_pending = number(value);
     else if (!strcmp(key, "error")) gpu->error = number(value);
     else if (!strcmp(key, "error_at")) gpu->error_at_handle = !strcmp(value, "handle");
+    else if (!strcmp(key, "bound_driver")) gpu->foreign = strcmp(value, "nvidia");
+    else if (!strcmp(key, "fabric_state")) gpu->fabric_state = number(value);
+    else if (!strcmp(key, "fabric_status")) gpu->fabric_status = number(value);
+    else if (!strcmp(key, "recovery_action")) gpu->recovery_action = number(value);
+    else if (!strcmp(key, "slow_factor")) gpu->slow_factor = strtod(value, NULL);
+    else if (!strncmp(key, "process.", 8)) set_process(gpu, value);
 }
 
 static struct sim_gpu *gpu_at(struct sim_state *state, int index) {
@@ -77,14 +159,22 @@ static struct sim_gpu *gpu_at(struct sim_state *state, int index) {
         gpu->vendor_id = gpu->sub_vendor = 0x10de;
         gpu->class_code = 0x030200;
         gpu->ecc_current = gpu->ecc_pending = gpu->mig_current = gpu->mig_pending = SIM_NA;
+        gpu->fabric_state = SIM_NA;
+        gpu->slow_factor = 1;
     }
     return &state->gpu[index];
 }
 
 static void set_key(struct sim_state *state, const char *key, const char *value) {
-    int index, used = 0;
-    if (sscanf(key, "gpu.%d.%n", &index, &used) == 1 && used && index >= 0 && index < SIM_MAX_GPUS)
-        set_gpu(gpu_at(state, index), key + used, value);
+    int index, slot, used = 0;
+    if (sscanf(key, "gpu.%d.%n", &index, &used) == 1 && used && index >= 0 && index < SIM_MAX_GPUS) {
+        struct sim_gpu *gpu = gpu_at(state, index);
+        if (sscanf(key + used, "mig_device.%d", &slot) == 1 && slot >= 0 && slot < SIM_MAX_MIG) {
+            gpu->mig[slot] = &state->mig[index * SIM_MAX_MIG + slot];
+            set_mig_device(gpu, gpu->mig[slot], value);
+        } else
+            set_gpu(gpu, key + used, value);
+    }
     else if (!strcmp(key, "driver_version")) copy(state->library, sizeof state->library, value);
     else if (!strcmp(key, "cuda_version")) {
         int major = 0, minor = 0;
@@ -92,12 +182,17 @@ static void set_key(struct sim_state *state, const char *key, const char *value)
         state->cuda_version = major * 1000 + minor * 10;
     } else if (!strcmp(key, "nvml_init_error")) state->nvml_init_error = number(value);
     else if (!strcmp(key, "cu_init_error")) state->cu_init_error = number(value);
+    else if (!strcmp(key, "nvswitches")) state->nvswitches = number(value);
+    else if (!strcmp(key, "fabric")) state->fabric = !strcmp(value, "yes");
+    else if (!strcmp(key, "bound_driver")) state->all_foreign = strcmp(value, "nvidia");
     else if (!strcmp(key, "hang")) copy(state->hang, sizeof state->hang, value);
 }
 
 static void set_loaded(struct sim_state *state, const char *key, const char *value) {
     if (!strcmp(key, "driver_version"))
         copy(state->loaded, sizeof state->loaded, value);
+    else if (!strcmp(key, "fabric_manager"))
+        copy(state->fabric_manager, sizeof state->fabric_manager, value);
 }
 
 static void read_pairs(const char *path, struct sim_state *state,
@@ -121,6 +216,17 @@ void sim_read(struct sim_state *state) {
     memset(state, 0, sizeof *state);
     read_pairs(SIMGPU_PROFILE, state, set_key);
     read_pairs(SIMGPU_LOADED, state, set_loaded);
+    read_pairs(SIMGPU_FABRIC, state, set_loaded);
+    state->fabric = state->fabric || state->nvswitches;
+    for (int i = 0; i < state->gpu_count; i++) {
+        struct sim_gpu *gpu = &state->gpu[i];
+        gpu->foreign = gpu->foreign || state->all_foreign;
+        add_up_memory(gpu);
+        link_mig(gpu);
+        for (int slot = 0; slot < SIM_MAX_MIG; slot++)
+            if (gpu->mig[slot])
+                add_up_memory(gpu->mig[slot]);
+    }
     if (version_stamp[0] != '@')
         for (int i = 0; i < (int)sizeof state->library - 1; i++)
             state->library[i] = version_stamp[i];
@@ -142,6 +248,76 @@ int sim_open_gpu(const struct sim_gpu *gpu) {
     char name[32];
     snprintf(name, sizeof name, "nvidia%d", gpu->minor);
     return sim_open_node(name);
+}
+
+/* The numbers of the nodes that guard MIG instances, as /proc/driver/nvidia-caps/mig-minors lists them. */
+static int sim_open_capability(int minor_of_gpu, int gi, int ci) {
+    char name[64];
+    int minor = 3 + minor_of_gpu * 135 + gi * 9 + (ci == SIM_NA ? 0 : 1 + ci);
+    snprintf(name, sizeof name, "nvidia-caps/nvidia-cap%d", minor);
+    return sim_open_node(name);
+}
+
+int sim_open_device(const struct sim_gpu *device) {
+    int error = sim_open_gpu(device);
+    if (!error && device->parent) {
+        error = sim_open_capability(device->minor, device->gi, SIM_NA);
+        if (!error)
+            error = sim_open_capability(device->minor, device->gi, device->ci);
+    }
+    return error;
+}
+
+int sim_fabric_state(const struct sim_state *state, const struct sim_gpu *gpu) {
+    if (gpu->fabric_state != SIM_NA)
+        return gpu->fabric_state;
+    if (!state->fabric || gpu->architecture < SIM_ARCHITECTURE_HOPPER)
+        return FABRIC_NOT_SUPPORTED;
+    return state->fabric_manager[0] ? FABRIC_COMPLETED : FABRIC_IN_PROGRESS;
+}
+
+static bool runs(unsigned pid, const char *part) {
+    char path[64], line[4096];
+    snprintf(path, sizeof path, "/proc/%u/cmdline", pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    size_t length = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    for (size_t i = 0; i < length; i++)
+        if (!line[i])
+            line[i] = ' ';
+    line[length] = 0;
+    return strstr(line, part) != NULL;
+}
+
+unsigned sim_find_process(const char *who) {
+    char *end;
+    unsigned long pid = strtoul(who, &end, 10);
+    unsigned found = 0;
+    if (end != who && !*end)
+        return (unsigned)pid;
+    DIR *processes = opendir("/proc");
+    for (struct dirent *entry; processes && !found && (entry = readdir(processes));) {
+        pid = strtoul(entry->d_name, &end, 10);
+        if (pid && !*end && pid != (unsigned long)getpid() && runs((unsigned)pid, who))
+            found = (unsigned)pid;
+    }
+    if (processes)
+        closedir(processes);
+    return found;
+}
+
+bool sim_process_name(unsigned pid, char *name, unsigned size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/cmdline", pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    size_t length = fread(name, 1, size - 1, file);
+    name[length] = 0; /* the arguments after the first end it by themselves */
+    fclose(file);
+    return length > 0;
 }
 
 void sim_maybe_hang(const struct sim_state *state, const char *where) {

@@ -48,6 +48,26 @@ class Fleet:
         return [self.hosts[name] for name in names] if names else list(self.hosts.values())
 
 
+def profile_file(name: str, beside: Path) -> Path:
+    """The file of a profile: one of `profiles/` by its name, or a path beside the fleet file."""
+    for file in (HERE / "profiles" / f"{name}.profile", beside / name):
+        if file.is_file():
+            return file
+    raise SimhostError(f"the profile {name!r}, and {HERE / 'profiles'} has no such file.")
+
+
+def with_overrides(text: str, overrides: list[str]) -> str:
+    """The text of a profile with some keys set otherwise; `key=` takes the key away."""
+    lines = text.splitlines()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise SimhostError(f"{override!r} is not of the form key=value.")
+        lines = [line for line in lines if line.partition("=")[0] != key]
+        lines += [override] if value else []
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
     unknown = set(raw) - HOST_KEYS
     if unknown:
@@ -61,11 +81,10 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
                 raise SimhostError(f"{path}: {key} of host {name} names {wanted!r}; known are {', '.join(known)}.")
     profile = None
     if raw.get("profile"):
-        profile = HERE / "profiles" / f"{raw['profile']}.profile"
-        if not profile.is_file():
-            profile = path.parent / raw["profile"]
-        if not profile.is_file():
-            raise SimhostError(f"{path}: host {name} wants the profile {raw['profile']!r}, and {HERE / 'profiles'} has no such file.")
+        try:
+            profile = profile_file(raw["profile"], path.parent)
+        except SimhostError as error:
+            raise SimhostError(f"{path}: host {name} wants {error}") from None
     return Host(
         name=name,
         container=f"{prefix}-{name}",

@@ -259,3 +259,12 @@ def reboot(host: Host) -> None:
             raise SimhostError(f"{host.name} did not go down for its reboot within {READY_SECONDS} s.")
         time.sleep(0.2)
     wait_ready(host)
+
+
+def switch(host: Host, profile: str) -> None:
+    """Gives a running host another profile: its driver packages, its module, its GPUs. Nothing else of it changes."""
+    if not host.profile:
+        raise SimhostError(f"{host.name} has no profile in its fleet file, so nothing on it simulates.")
+    if state(host) != "running":
+        raise SimhostError(f"{host.name} is not running: start it with `simhost up`.")
+    docker("exec", "--interactive", host.container, "python3", "/usr/lib/simgpu/simgpu_switch.py", text=profile, timeout=READY_SECONDS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from simhostlib import _assets, _hosts, _images
 from simhostlib._common import SimhostError, cache, say
 from simhostlib._engine import answers, docker, ensure_engine, stop_own_engine
-from simhostlib._fleet import ASSETS, DEFAULT_FLEET, IMAGES, Fleet, load
+from simhostlib._fleet import ASSETS, DEFAULT_FLEET, IMAGES, Fleet, load, profile_file, with_overrides
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("host", metavar="HOST")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
     command("reboot", "reboot a host from inside and wait").add_argument("host", metavar="HOST")
+    profile = command("profile", "give a running host another profile, in about a second")
+    profile.add_argument("host", metavar="HOST")
+    profile.add_argument("profile", metavar="NAME", help="of profiles/, or a path beside the fleet file")
+    profile.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="what is to be otherwise than in the profile; KEY= takes a key away"
+    )
     return parser
 
 
@@ -88,6 +94,13 @@ def _reboot(fleet: Fleet, arguments: argparse.Namespace) -> None:
     _hosts.reboot(fleet.select([arguments.host])[0])
 
 
+def _profile(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    host = fleet.select([arguments.host])[0]
+    file = profile_file(arguments.profile, arguments.fleet.parent)
+    _hosts.switch(host, with_overrides(file.read_text(encoding="utf-8"), arguments.overrides))
+    print(f"{host.name}: {' '.join([file.stem, *arguments.overrides])}", flush=True)
+
+
 def _exec(fleet: Fleet, arguments: argparse.Namespace) -> None:
     host = fleet.select([arguments.host])[0]
     terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
@@ -95,8 +108,17 @@ def _exec(fleet: Fleet, arguments: argparse.Namespace) -> None:
     os.execvp(command[0], command)  # noqa: S606  no shell: the words go to the host as they are
 
 
-COMMANDS = {"up": _up, "build": _build, "assets": _download, "down": _down, "status": _status, "reboot": _reboot, "exec": _exec}
-NEED_RUNNING = ("status", "reboot", "exec")
+COMMANDS = {
+    "up": _up,
+    "build": _build,
+    "assets": _download,
+    "down": _down,
+    "status": _status,
+    "reboot": _reboot,
+    "exec": _exec,
+    "profile": _profile,
+}
+NEED_RUNNING = ("status", "reboot", "exec", "profile")
 
 
 def _run(arguments: argparse.Namespace) -> None:

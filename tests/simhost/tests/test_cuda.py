@@ -26,6 +26,7 @@ cu.cuDriverGetVersion(c.byref(i)); seen["version"] = i.value
 cu.cuDeviceGetCount(c.byref(i)); seen["count"] = i.value
 name = c.create_string_buffer(100); cu.cuDeviceGetName(name, 100, 0); seen["name"] = name.value.decode()
 seen["cc"] = [(cu.cuDeviceGetAttribute(c.byref(i), a, 0), i.value)[1] for a in (75, 76)]
+seen["clock"], seen["multiprocessors"] = [(cu.cuDeviceGetAttribute(c.byref(i), a, 0), i.value)[1] for a in (13, 16)]
 uuid = (c.c_ubyte * 16)(); cu.cuDeviceGetUuid(uuid, 0); seen["uuid"] = bytes(uuid).hex()
 cu.cuDeviceTotalMem_v2(c.byref(s), 0); seen["total"] = s.value
 seen["second"] = cu.cuDeviceGet(c.byref(i), 1)
@@ -51,16 +52,25 @@ def init(machine: Machine, **environment: str) -> int:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_describes_what_the_profile_says(machine: Machine, profile: str) -> None:
-    gpu = simgpu_profile.gpus(machine.set(profile))[0]
+    gpus = simgpu_profile.gpus(machine.set(profile))
+    gpu = gpus[0]
+    mig = simgpu_profile.mig_devices(gpu)
     answer = machine.python(ASK)
     assert answer.returncode == 0, answer.stderr
     seen = json.loads(answer.stdout)
-    assert (seen["before"], seen["init"], seen["count"]) == (3, 0, 1)
-    assert seen["name"] == gpu["name"]
+    assert (seen["before"], seen["init"], seen["count"]) == (3, 0, len(gpus))
     assert ".".join(map(str, seen["cc"])) == gpu["compute_capability"]
-    assert seen["uuid"] == gpu["uuid"].replace("GPU-", "").replace("-", "")
-    assert seen["total"] == (int(gpu["memory_mib"]) - int(gpu["memory_reserved_mib"])) << 20
-    assert seen["second"] == 101
+    assert seen["clock"] == int(gpu["clock_khz"])
+    assert seen["second"] == (101 if len(gpus) == 1 else 0)
+    if mig:
+        assert seen["name"] == f"{gpu['name']} MIG {mig[0].profile}"
+        assert seen["uuid"] == mig[0].uuid.replace("MIG-", "").replace("-", "")
+        assert (seen["total"], seen["multiprocessors"]) == (mig[0].memory_mib << 20, 42)
+    else:
+        assert seen["name"] == gpu["name"]
+        assert seen["uuid"] == gpu["uuid"].replace("GPU-", "").replace("-", "")
+        assert seen["total"] == (int(gpu["memory_mib"]) - int(gpu["memory_reserved_mib"])) << 20
+        assert seen["multiprocessors"] == int(gpu["multiprocessors"])
     assert (seen["no_context"], seen["retain"], seen["current"]) == (201, 0, 0)
     assert (seen["alloc"], seen["taken"], seen["free"], seen["given_back"], seen["twice"]) == (0, 1 << 20, 0, 0, 1)
     assert seen["too_much"] == 2
@@ -90,7 +100,7 @@ def test_another_module_is_a_mismatch(machine: Machine) -> None:
     assert init(machine) == 803
 
 
-@pytest.mark.parametrize("code", [802, 804, 999])
+@pytest.mark.parametrize("code", [34, 100, 802, 803, 804, 999])
 def test_init_fails_as_told(machine: Machine, code: int) -> None:
     machine.set("a10-535", f"cu_init_error={code}")
     assert init(machine) == code
@@ -104,6 +114,66 @@ def test_a_lost_gpu_is_not_counted(machine: Machine) -> None:
 def test_prohibited_compute_mode_refuses_a_context(machine: Machine) -> None:
     machine.set("a10-535", "gpu.0.compute_mode=2")
     assert json.loads(machine.python(ASK).stdout)["retain"] == 46
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [
+        (["gpu.0.compute_mode=3"], 0),
+        (["gpu.0.compute_mode=3", "gpu.0.process.0=1,100,graphics"], 0),
+        (["gpu.0.compute_mode=3", "gpu.0.process.0=1,100"], 46),
+        (["gpu.0.process.0=1,100"], 0),
+    ],
+)
+def test_an_exclusive_gpu_is_for_one_process(machine: Machine, overrides: list[str], code: int) -> None:
+    machine.set("a10-535", *overrides)
+    assert json.loads(machine.python(ASK).stdout)["retain"] == code
+
+
+def test_memory_of_other_processes_is_taken(machine: Machine) -> None:
+    machine.set("a10-535", "gpu.0.process.0=1,22516,compute")
+    assert json.loads(machine.python(ASK).stdout)["alloc"] == 2
+
+
+@pytest.mark.parametrize("visible", [None, "0", "MIG-a1004000-0010-5550-8000-000000000003"])
+def test_cuda_has_one_mig_device(machine: Machine, visible: str | None) -> None:
+    machine.set("a100-mig-550")
+    seen = json.loads(machine.python(ASK, **({"CUDA_VISIBLE_DEVICES": visible} if visible else {})).stdout)
+    assert seen["count"] == 1
+    assert seen["uuid"].endswith("3" if visible and "-" in visible else "1")
+
+
+def test_mig_mode_without_devices_is_no_device(machine: Machine) -> None:
+    machine.set("a100-mig-550", *(f"gpu.0.mig_device.{slot}=" for slot in range(3)))
+    assert init(machine) == 100
+
+
+def test_a_whole_gpu_comes_before_mig_devices(machine: Machine) -> None:
+    machine.set("a100-mig-550", "gpu.1.pci=0000:0f:00.0", "gpu.1.name=whole (simulated)", "gpu.1.uuid=GPU-second")
+    seen = json.loads(machine.python(ASK).stdout)
+    assert (seen["count"], seen["name"]) == (1, "whole (simulated)")
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "manager", "code"),
+    [
+        ("h100x8-580", [], True, 0),
+        ("h100x8-580", [], False, 802),
+        ("b200x8-580", [], False, 802),
+        ("h100x8-580", ["gpu.5.fabric_state=2"], True, 802),
+        ("h100x8-580", [f"gpu.{number}.fabric_state=3" for number in range(8)], False, 0),
+        ("a100-mig-550", ["nvswitches=6"], False, 802),
+        ("a100-mig-550", ["nvswitches=6"], True, 0),
+    ],
+)
+def test_a_fabric_needs_its_manager(machine: Machine, profile: str, overrides: list[str], manager: bool, code: int) -> None:
+    machine.set(profile, *overrides, fabric_manager=manager)
+    assert init(machine) == code
+
+
+def test_a_gpu_with_another_driver_is_not_cudas(machine: Machine) -> None:
+    machine.set("a10-535", "gpu.0.bound_driver=vfio-pci")
+    assert init(machine) == 100
 
 
 def test_hang(machine: Machine) -> None:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import SIMHOST, Machine
@@ -59,7 +62,7 @@ def test_fields_that_the_branch_does_not_know(machine: Machine, profile: str, fi
     assert refused.stdout.startswith(f'Field "{field}" is not a valid field to query.\n')
 
 
-@pytest.mark.parametrize(("profile", "branch", "count"), [("t4-470", "470", 115), ("a10-535", "580", 214)])
+@pytest.mark.parametrize(("profile", "branch", "count"), [("t4-470", "470", 115), ("l4-580", "580", 214)])
 def test_every_field_of_the_branch_is_accepted(machine: Machine, profile: str, branch: str, count: int) -> None:
     machine.set(profile)
     assert len(re.findall(r"^\"", machine.smi("--help-query-gpu").stdout, re.MULTILINE)) == count
@@ -111,3 +114,91 @@ def test_bad_arguments(machine: Machine) -> None:
     machine.set("a10-535")
     assert machine.smi("--query-gpu=name").returncode == 2
     assert machine.smi("--nonsense").returncode == 2
+
+
+def test_list_with_mig_devices(machine: Machine) -> None:
+    machine.set("a100-mig-550")
+    assert machine.smi("-L").stdout.splitlines() == [
+        "GPU 0: NVIDIA A100-SXM4-40GB (simulated) (UUID: GPU-a1004000-5500-4000-8000-000000000001)",
+        "  MIG 3g.20gb     Device  0: (UUID: MIG-a1004000-0002-5550-8000-000000000001)",
+        "  MIG 1g.5gb      Device  1: (UUID: MIG-a1004000-0009-5550-8000-000000000002)",
+        "  MIG 1g.5gb      Device  2: (UUID: MIG-a1004000-0010-5550-8000-000000000003)",
+    ]
+
+
+def test_old_libraries_have_no_newer_memory_query(machine: Machine) -> None:
+    machine.set("t4-470")
+    assert machine.smi("--query-gpu=memory.total,memory.used", CSV).stdout == "15109, 0\n"
+
+
+@pytest.mark.parametrize("profile", ["a10-535", "t4-470"])
+def test_processes(machine: Machine, profile: str) -> None:
+    pairs = machine.set(profile, f"gpu.0.process.0={os.getpid()},4096", "gpu.0.process.1=999999999,na", "gpu.0.process.2=1,5,graphics")
+    fields = "pid,process_name,gpu_uuid,used_memory"
+    name = Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].decode()
+    listed = machine.smi(f"--query-compute-apps={fields}", CSV)
+    assert listed.returncode == 0
+    assert listed.stdout.splitlines() == [
+        f"{os.getpid()}, {name}, {pairs['gpu.0.uuid']}, 4096",
+        f"999999999, [Not Found], {pairs['gpu.0.uuid']}, [N/A]",
+    ]
+    whole = machine.smi("--query-compute-apps=pid,used_gpu_memory", "--format=csv").stdout.splitlines()
+    assert whole[:2] == ["pid, used_gpu_memory [MiB]", f"{os.getpid()}, 4096 MiB"]
+
+
+def test_no_processes_is_no_line(machine: Machine) -> None:
+    machine.set("a10-535")
+    listed = machine.smi("--query-compute-apps=pid", CSV)
+    assert (listed.returncode, listed.stdout) == (0, "")
+    assert machine.smi("--query-compute-apps=pid,nonsense", CSV).stdout.startswith('Field "nonsense" is not a valid field to query.')
+
+
+@pytest.mark.parametrize(
+    ("profile", "fields", "manager", "row"),
+    [
+        ("h100x8-580", "fabric.state,fabric.status,gpu_recovery_action", True, "Completed, Success, None"),
+        ("h100x8-580", "fabric.state,fabric.status,gpu_recovery_action", False, "In Progress, [N/A], None"),
+        ("h100x8-550", "fabric.state,fabric.status", True, "Completed, Success"),
+        ("a10-535", "fabric.state,fabric.status", True, "N/A, [N/A]"),
+        ("a10-615", "kmd_version,compute_cap,gpu_recovery_action", True, "615.71.09, 8.6, None"),
+        ("a100-mig-550", "mig.mode.current,mig.mode.pending,utilization.gpu", True, "Enabled, Enabled, [N/A]"),
+    ],
+)
+def test_newer_fields(machine: Machine, profile: str, fields: str, manager: bool, row: str) -> None:
+    machine.set(profile, fabric_manager=manager)
+    assert machine.smi(f"--query-gpu={fields}", CSV, "-i", "0").stdout == row + "\n"
+
+
+@pytest.mark.parametrize(("action", "word"), [(1, "Reset"), (2, "Reboot"), (3, "Drain P2P"), (4, "Drain and Reset")])
+def test_recovery_action(machine: Machine, action: int, word: str) -> None:
+    machine.set("l4-580", f"gpu.0.recovery_action={action}")
+    assert machine.smi("--query-gpu=gpu_recovery_action", CSV).stdout == word + "\n"
+
+
+def test_recovery_action_is_not_known_before_565(machine: Machine) -> None:
+    machine.set("h100x8-550")
+    assert machine.smi("--query-gpu=gpu_recovery_action", CSV).stdout.startswith('Field "gpu_recovery_action" is not a valid field')
+
+
+def test_xml(machine: Machine) -> None:
+    machine.set("a100-mig-550", f"gpu.0.process.0={os.getpid()},300,compute,9,0", "gpu.0.process.1=1,20,graphics")
+    answer = machine.smi("-q", "-x")
+    assert answer.returncode == 0
+    log = ElementTree.fromstring(answer.stdout)  # noqa: S314  of the program beside this file
+    gpu = log.find("gpu")
+    assert (log.findtext("driver_version"), log.findtext("cuda_version"), log.findtext("attached_gpus")) == ("550.163.01", "12.4", "1")
+    assert gpu.get("id") == "00000000:07:00.0"
+    assert gpu.findtext("mig_mode/current_mig") == "Enabled"
+    devices = [
+        [device.findtext(tag) for tag in ("index", "gpu_instance_id", "fb_memory_usage/total", "fb_memory_usage/used")]
+        for device in gpu.iter("mig_device")
+    ]
+    assert devices == [["0", "2", "19968 MiB", "0 MiB"], ["1", "9", "4864 MiB", "300 MiB"], ["2", "10", "4864 MiB", "0 MiB"]]
+    processes = [[info.findtext(tag) for tag in ("pid", "type", "used_memory")] for info in gpu.iter("process_info")]
+    assert processes == [[str(os.getpid()), "C", "300 MiB"], ["1", "G", "20 MiB"]]
+
+
+@pytest.mark.parametrize("arguments", [["-q"], ["-x"], ["-q", "-x", "--query-gpu=name"]])
+def test_only_the_xml_of_everything(machine: Machine, arguments: list[str]) -> None:
+    machine.set("a10-535")
+    assert machine.smi(*arguments).returncode == 2

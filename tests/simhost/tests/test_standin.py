@@ -107,7 +107,12 @@ def test_rule(machine: Machine, image, profile: str, cuda: str, sm: str, ptx: st
         ("535.161.08", [], True, "Error 803: system has unsupported display driver"),
         ("", ["cu_init_error=802"], True, "Error 802: system not yet initialized"),
         ("", ["gpu.0.compute_mode=2"], None, "busy or unavailable"),
+        ("", ["gpu.0.compute_mode=3", "gpu.0.process.0=1,100"], None, "busy or unavailable"),
         ("", ["gpu.0.memory_used_mib=22516"], None, "CUDA out of memory"),
+        ("", ["gpu.0.process.0=1,22516"], None, "CUDA out of memory"),
+        ("", ["cu_init_error=34"], True, "Error 34: CUDA driver is a stub library"),
+        ("", ["cu_init_error=804"], True, "Error 804: forward compatibility was attempted on non supported HW"),
+        ("", ["cu_init_error=999"], True, "Error 999: unknown error"),
     ],
 )
 def test_broken_drivers(machine: Machine, image, loaded: str | None, extra: list[str], warns: bool | None, error: str) -> None:
@@ -183,3 +188,29 @@ def test_bad_build_arguments_stop_the_build(torch: str, cuda: str, sm: str) -> N
     assert refused.returncode == 1
     assert refused.stderr.startswith("stand-in build: ")
     assert "Traceback" not in refused.stderr
+
+
+SPEED = """
+import json, torch
+a = torch.ones(512, 512, device="cuda")
+start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+start.record(); a @ a; end.record(); torch.cuda.synchronize()
+print(json.dumps(start.elapsed_time(end)))
+"""
+
+
+def test_a_slow_gpu_is_slow_and_nothing_else_tells(machine: Machine, image) -> None:
+    path = image("12.6")
+    machine.set("a10-535")
+    usual = ask(machine, path, SPEED)
+    machine.set("a10-535", "gpu.0.slow_factor=50")
+    assert 10 < ask(machine, path, SPEED) / usual < 50
+    machine.set("a10-535", "gpu.0.slow_factor=50")
+    properties = "import json, torch; print(json.dumps(torch.cuda.get_device_properties(0).multi_processor_count))"
+    assert ask(machine, path, properties) == 72
+
+
+def test_the_first_mig_device(machine: Machine, image) -> None:
+    machine.set("a100-mig-550")
+    name = "import json, torch; print(json.dumps([torch.cuda.device_count(), torch.cuda.get_device_name(0)]))"
+    assert ask(machine, image("12.6"), name) == [1, "NVIDIA A100-SXM4-40GB (simulated) MIG 3g.20gb"]

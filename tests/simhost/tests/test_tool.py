@@ -5,29 +5,26 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
+import lzma
+import platform
+import shutil
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+import simgpu_boot
+import simgpu_cdi
+import simgpu_kernel
 import simgpu_profile
+import simgpu_stub
 import yaml
 from conftest import PROFILES, SIMHOST, Machine
 from simhostlib import _common, _fleet
 
 REPOSITORY = SIMHOST.parent.parent
 FLEETS = sorted((SIMHOST / "fleets").glob("*.json"))
-
-
-def boot_module():
-    path = str(SIMHOST / "host-image/files/usr/lib/simgpu/simgpu_boot.py")
-    loader = importlib.machinery.SourceFileLoader("simgpu_boot", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("simgpu_boot", loader))
-    loader.exec_module(module)
-    return module
 
 
 def write(path: Path, document: object) -> Path:
@@ -107,17 +104,19 @@ def test_profiles_are_honest_and_whole(profile: str) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_what_the_boot_renders(profile: str) -> None:
-    boot = boot_module()
     pairs = simgpu_profile.read(str(SIMHOST / "profiles" / f"{profile}.profile"))
     gpus, version = simgpu_profile.gpus(pairs), pairs["driver_version"]
-    spec = yaml.safe_load(boot.cdi_spec(gpus, version))
+    spec = yaml.safe_load(simgpu_cdi.spec(gpus, version))
     assert spec["kind"] == "nvidia.com/gpu"
-    assert [device["name"] for device in spec["devices"]] == ["0", "all"]
-    assert spec["devices"][1]["containerEdits"]["deviceNodes"] == [{"path": "/dev/nvidia0"}]
+    nodes = {device["name"]: [node["path"] for node in device["containerEdits"]["deviceNodes"]] for device in spec["devices"]}
+    assert list(nodes)[-1] == "all"
+    for index, gpu in enumerate(gpus):
+        assert (str(index) in nodes) == (gpu["uuid"] in nodes) == (gpu["mig"] != "1")
+        assert f"/dev/nvidia{gpu['minor']}" in nodes["all"]
     targets = [mount["containerPath"] for mount in spec["containerEdits"]["mounts"]]
     assert "/usr/lib/x86_64-linux-gnu/libcuda.so.1" in targets
     assert f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{version}" in targets
-    config = boot.pci_config(gpus[0])
+    config = simgpu_boot.pci_config(gpus[0])
     assert len(config) == 64
     assert struct.unpack_from("<HH", config) == (0x10DE, int(gpus[0]["device_id"], 16))
     assert int.from_bytes(config[9:12], "little") == int(gpus[0]["class"], 16)
@@ -128,7 +127,7 @@ def test_what_the_boot_renders(profile: str) -> None:
     ("flavour", "words"), [("open", "NVIDIA UNIX Open Kernel Module for x86_64"), ("proprietary", "NVIDIA UNIX x86_64 Kernel Module")]
 )
 def test_proc_version(flavour: str, words: str) -> None:
-    lines = boot_module().proc_version("535.274.02", flavour).splitlines()
+    lines = simgpu_boot.proc_version("535.274.02", flavour).splitlines()
     assert lines[0].startswith(f"NVRM version: {words}  535.274.02  ")
     assert lines[1].startswith("GCC version:")
 
@@ -145,3 +144,124 @@ def test_a_stamped_library_has_its_own_version(machine: Machine) -> None:
         assert machine.python(ask).stdout.split() == ["13000", "803"]
     finally:
         library.write_bytes(plain)
+
+
+def test_cdi_devices_of_mig() -> None:
+    pairs = simgpu_profile.read(str(SIMHOST / "profiles/a100-mig-550.profile"))
+    nodes = simgpu_cdi.device_nodes(simgpu_profile.gpus(pairs))
+    assert nodes["0:1"] == nodes["MIG-a1004000-0009-5550-8000-000000000002"]
+    assert nodes["0:1"] == ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap84", "/dev/nvidia-caps/nvidia-cap85"]
+    assert len(nodes["all"]) == 7
+    del pairs["gpu.0.mig_device.0"], pairs["gpu.0.mig_device.1"], pairs["gpu.0.mig_device.2"]
+    empty = yaml.safe_load(simgpu_cdi.spec(simgpu_profile.gpus(pairs), "550.163.01"))
+    assert empty["devices"] == []
+
+
+def test_capability_numbers() -> None:
+    # As /proc/driver/nvidia-caps/mig-minors of a genuine driver counts: gpu0/gi0, gpu0/gi0/ci0, gpu0/gi1, gpu1/gi0.
+    asked = [(0, 0, None), (0, 0, 0), (0, 1, None), (1, 0, None)]
+    assert [simgpu_profile.capability(*one) for one in asked] == [3, 4, 12, 138]
+
+
+def test_overrides_set_and_take_away() -> None:
+    text = "# a comment\na=1\nb=2\ngpu.0.mig=0\n"
+    assert _fleet.with_overrides(text, ["b=3", "a=", "c=x=y"]) == "# a comment\ngpu.0.mig=0\nb=3\nc=x=y\n"
+    for wrong in ("gpu.0.mig", "=1"):
+        with pytest.raises(_common.SimhostError, match="is not of the form key=value"):
+            _fleet.with_overrides(text, [wrong])
+
+
+def test_profile_of_an_unknown_name_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(_common.SimhostError, match="the profile 'b300', and"):
+        _fleet.profile_file("b300", tmp_path)
+
+
+def modinfo(path: Path) -> dict[str, str]:
+    """The fields of the section, as binutils find it."""
+    section = path.with_suffix(".section")
+    subprocess.run(["objcopy", f"--dump-section=.modinfo={section}", str(path)], check=True, capture_output=True)
+    return dict(field.decode().split("=", 1) for field in section.read_bytes().strip(b"\0").split(b"\0"))
+
+
+@pytest.mark.skipif(not shutil.which("objcopy"), reason="binutils reads the module files")
+@pytest.mark.parametrize(("flavour", "license_text"), [("open", "Dual MIT/GPL"), ("proprietary", "NVIDIA")])
+def test_kernel_modules_are_true_elf_files(tmp_path: Path, flavour: str, license_text: str) -> None:
+    module = simgpu_kernel.elf({".modinfo": simgpu_kernel.modinfo("nvidia", "6.12.9-amd64", "580.178.04", flavour)})
+    path = tmp_path / "nvidia.ko"
+    path.write_bytes(module)
+    fields = modinfo(path)
+    assert (fields["version"], fields["license"]) == ("580.178.04", license_text)
+    assert fields["vermagic"].split()[0] == "6.12.9-amd64"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl signs the modules")
+def test_signed_modules_end_as_the_kernel_wants() -> None:
+    module = simgpu_kernel.signed(b"module", "A signer")
+    assert module.startswith(b"module")
+    assert module.endswith(simgpu_kernel.SIGNATURE_END)
+    head = module[: -len(simgpu_kernel.SIGNATURE_END)]
+    assert struct.unpack(">I", head[-4:])[0] == len(head) - 12 - len(b"module")
+    assert b"A signer" in module
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """simgpu_kernel on folders of its own, without depmod."""
+    monkeypatch.setattr(simgpu_kernel, "MODULES", str(tmp_path / "modules"))
+    monkeypatch.setattr(simgpu_kernel, "BOOT", str(tmp_path / "boot"))
+    monkeypatch.setattr(simgpu_kernel, "GRUB_DEFAULTS", str(tmp_path / "grub"))
+    monkeypatch.setattr(simgpu_kernel, "depmod", lambda kernel: None)
+    (tmp_path / "boot").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("next_module", "there"), [("yes", True), ("no", False)])
+def test_kernels_of_a_host(kernels: Path, next_module: str, there: bool) -> None:
+    profile = {"kernels": "6.99.1-amd64, running", "next_kernel_module": next_module, "module_compression": "xz"}
+    simgpu_kernel.render_boot(profile)
+    simgpu_kernel.install("580.178.04", "open", "nvidia-current-open", profile)
+    assert sorted(path.name for path in (kernels / "boot").glob("vmlinuz-*")) == sorted(
+        [f"vmlinuz-{platform.release()}", "vmlinuz-6.99.1-amd64"]
+    )
+    menu = (kernels / "boot/grub/grub.cfg").read_text(encoding="ascii")
+    assert menu.index("vmlinuz-6.99.1-amd64") < menu.index(f"vmlinuz-{platform.release()}")
+    assert len((kernels / "boot/grub/grubenv").read_bytes()) == 1024
+    module = "updates/dkms/nvidia-current-open.ko.xz"
+    assert lzma.decompress((kernels / "modules" / platform.release() / module).read_bytes()).startswith(b"\x7fELF")
+    assert (kernels / "modules/6.99.1-amd64" / module).exists() is there
+    simgpu_kernel.render_boot({})
+    assert [path.name for path in (kernels / "modules").iterdir()] == [platform.release()]
+    assert list((kernels / "boot").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "names"),
+    [
+        ("t4-470", ["libnvidia-tesla-470-ml1", "libnvidia-tesla-470-cuda1", "nvidia-tesla-470-smi", "nvidia-tesla-470-kernel-dkms"]),
+        ("v100-580", ["libnvidia-ml1", "libcuda1", "nvidia-smi", "nvidia-kernel-dkms"]),
+        ("h100x8-580", ["libnvidia-ml1", "libcuda1", "nvidia-smi", "nvidia-open-kernel-dkms"]),
+    ],
+)
+def test_packages_of_a_profile(machine: Machine, monkeypatch: pytest.MonkeyPatch, profile: str, names: list[str]) -> None:
+    monkeypatch.setattr(simgpu_stub, "BUILT", str(machine.root / "built"))
+    pairs = simgpu_profile.read(str(SIMHOST / "profiles" / f"{profile}.profile"))
+    found = [package.name for package in simgpu_stub.wanted(pairs)]
+    assert found[:4] == names
+    assert ("nvidia-fabricmanager-580" in found) is (profile == "h100x8-580")
+    assert simgpu_stub.wanted({}) == []
+
+
+def test_a_fabric_manager_of_another_version(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simgpu_stub, "BUILT", str(machine.root / "built"))
+    pairs = simgpu_profile.read(str(SIMHOST / "profiles/h100x8-550.profile"))
+    versions = {package.name: package.version for package in simgpu_stub.wanted({**pairs, "fabric_manager": "550.90.07"})}
+    assert versions["nvidia-fabricmanager-550"] == "550.90.07-2"
+    assert versions["nvidia-driver"] == "550.163.01-2"
+    assert simgpu_stub.units({**pairs, "fabric_manager": "stopped"}) == ["nvidia-persistenced.service"]
+
+
+def test_nvswitches() -> None:
+    switches = simgpu_boot.nvswitches({"nvswitches": "4"})
+    assert [switch["pci"] for switch in switches] == [f"0000:{bus}:00.0" for bus in ("07", "08", "09", "0a")]
+    assert simgpu_boot.pci_config(switches[0])[9:12] == bytes([0x00, 0x80, 0x06])
+    assert simgpu_boot.nvswitches({}) == []

@@ -72,6 +72,10 @@ class Driver:
     def capability(self, index: int) -> tuple[int, int]:
         return self.attribute(index, CAPABILITY_MAJOR), self.attribute(index, CAPABILITY_MINOR)
 
+    def slowness(self, index: int) -> float:
+        """How many times slower than its clock tells the simulated GPU is; no property that a program could see."""
+        return float(self.library.simgpuSlowFactor(index)) / 1000
+
     def name(self, index: int) -> str:
         text = ctypes.create_string_buffer(256)
         self.check(self.library.cuDeviceGetName(text, 256, index))
@@ -108,7 +112,9 @@ class Driver:
         if problem:
             raise RuntimeError(problem)
         lanes = LANES.get(self.capability(index), LANES_OTHERWISE)
-        per_ms = 2.0 * lanes * self.attribute(index, MULTIPROCESSORS) * self.attribute(index, CLOCK_KHZ) * USABLE_SHARE
+        per_ms = (
+            2.0 * lanes * self.attribute(index, MULTIPROCESSORS) * self.attribute(index, CLOCK_KHZ) * USABLE_SHARE / self.slowness(index)
+        )
         self.clock_ms[index] += LAUNCH_MS + (operations / per_ms if per_ms else 0.0)
 
 

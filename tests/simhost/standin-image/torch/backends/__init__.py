@@ -10,4 +10,7 @@ from torch import version
 cuda = types.SimpleNamespace(
     matmul=types.SimpleNamespace(allow_tf32=False, allow_fp16_reduced_precision_reduction=True), is_built=lambda: version.cuda is not None
 )
-cudnn = types.SimpleNamespace(allow_tf32=True, enabled=True, benchmark=False, deterministic=False)
+# There is no cuDNN here, which PyTorch says by None.
+cudnn = types.SimpleNamespace(
+    allow_tf32=True, enabled=True, benchmark=False, deterministic=False, is_available=lambda: False, version=lambda: None
+)

@@ -14,15 +14,16 @@ import shutil
 import stat
 import struct
 import subprocess
-import sys
 
+import simgpu_cdi
+import simgpu_kernel
 import simgpu_profile
+import simgpu_stub
 
 RUN = "/run/simgpu"
 REAL = RUN + "/real"
-PROVISIONED = "/var/lib/simgpu/provisioned"
-CDI = "/var/run/cdi/nvidia.yaml"
-CUDA_DEVICES = ["nvidia-uvm", "nvidia-uvm-tools"]
+SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+NVSWITCH_CLASS = "0x068000"
 
 
 def write(path: str, content: str | bytes) -> None:
@@ -40,10 +41,15 @@ def mounted(path: str) -> bool:
         return any(line.split()[4] == path for line in mounts)
 
 
+def uncover(path: str) -> None:
+    while mounted(path):
+        # Lazily: a reader that hangs in a folder must not keep the host from becoming another one.
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
 def cover(path: str) -> str:
     """Puts a tmpfs over a folder of /proc or /sys and returns where the real content can still be reached."""
-    while mounted(path):  # of a former run
-        subprocess.run(["umount", path], check=True)
+    uncover(path)  # of a former run
     # /sys as a whole, since its links are relative; of /proc only the folder, or processes would be seen twice.
     origin = "/sys" if path.startswith("/sys/") else path
     if not mounted(REAL + origin):
@@ -65,14 +71,23 @@ def cover_links(path: str, skip: tuple[str, ...] = ()) -> None:
 
 
 def provision(profile: dict[str, str]) -> None:
-    """Installs the profile's driver packages, once in the life of the host: a driver removed later stays removed."""
-    if os.path.exists(PROVISIONED):
+    """Installs the profile's packages, once for every profile: a driver that is removed later stays removed."""
+    if os.path.exists(simgpu_profile.PROVISIONED):
         return
+    # The kernels first, since the module's package builds for all of them.
+    simgpu_kernel.render_boot(profile)
+    simgpu_stub.provision(profile)
     version = profile.get("driver_version")
     if version:
-        arguments = [version, profile.get("package_prefix", "nvidia"), profile.get("package_revision", "1")]
-        subprocess.run([sys.executable, os.path.join(os.path.dirname(__file__), "simgpu_stub.py"), *arguments], check=True)
-    write(PROVISIONED, f"{version}\n")
+        flavour = profile.get("driver_flavour", "proprietary")
+        simgpu_kernel.install(version, flavour, simgpu_stub.module_file(profile.get("package_prefix", "nvidia"), flavour), profile)
+    for unit, key in simgpu_stub.UNITS.items():
+        if profile.get(key) == "stopped":
+            subprocess.run(["systemctl", "--quiet", "disable", unit], check=True)
+    for unit in simgpu_stub.units(profile):
+        # It waits for this unit, so this unit must not wait for it.
+        subprocess.run(["systemctl", "--no-block", "start", unit], check=True)
+    write(simgpu_profile.PROVISIONED, f"{version}\n")
 
 
 def loaded_version(profile: dict[str, str]) -> str | None:
@@ -118,6 +133,10 @@ PARAMS = {
 }
 
 
+def access(number: int) -> str:
+    return f"DeviceFileMinor: {number}\nDeviceFileMode: 292\nDeviceFileModify: 1\n"
+
+
 def render_proc(version: str | None, flavour: str, gpus: list[dict[str, str]]) -> None:
     cover_links("/proc/driver", skip=("nvidia",))
     if version is None:
@@ -128,6 +147,12 @@ def render_proc(version: str | None, flavour: str, gpus: list[dict[str, str]]) -
     write(f"{base}/registry", 'Binary: ""\n')
     for gpu in gpus:
         write(f"{base}/gpus/{gpu['pci']}/information", gpu_information(gpu))
+        for mig in simgpu_profile.mig_devices(gpu):
+            capabilities = f"{base}/capabilities/gpu{gpu['minor']}/mig/gi{mig.gpu_instance}"
+            minor = int(gpu["minor"])
+            write(f"{capabilities}/access", access(simgpu_profile.capability(minor, mig.gpu_instance)))
+            guard = simgpu_profile.capability(minor, mig.gpu_instance, mig.compute_instance)
+            write(f"{capabilities}/ci{mig.compute_instance}/access", access(guard))
 
 
 def render_module(version: str | None, flavour: str, extra: list[str]) -> None:
@@ -172,7 +197,15 @@ def pci_uevent(gpu: dict[str, str], driver: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_pci(gpus: list[dict[str, str]], driver: str | None) -> None:
+def nvswitches(profile: dict[str, str]) -> list[dict[str, str]]:
+    """The bridges between the GPUs of a board, as PCI devices; H100's unless the profile says otherwise."""
+    device_id = profile.get("nvswitch_device_id", "0x22a3")
+    count = int(profile.get("nvswitches", "0"))
+    return [{"pci": f"0000:{0x07 + number:02x}:00.0", "device_id": device_id, "class": NVSWITCH_CLASS} for number in range(count)]
+
+
+def render_pci(devices: list[tuple[dict[str, str], str | None]]) -> None:
+    """PCI devices, each with the driver that is bound to it."""
     if os.path.isdir("/sys/bus/pci"):
         cover_links("/sys/bus/pci", skip=("devices", "drivers"))
         for name in ("devices", "drivers"):
@@ -181,7 +214,7 @@ def render_pci(gpus: list[dict[str, str]], driver: str | None) -> None:
                 os.symlink(f"{REAL}/sys/bus/pci/{name}/{entry}", f"/sys/bus/pci/{name}/{entry}")
     else:
         cover_links("/sys/bus")
-    for gpu in gpus:
+    for gpu, driver in devices:
         base = f"/sys/bus/pci/devices/{gpu['pci']}"
         numbers = {
             "vendor": "0x10de",
@@ -205,70 +238,82 @@ def render_pci(gpus: list[dict[str, str]], driver: str | None) -> None:
             os.symlink(f"../../devices/{gpu['pci']}", f"/sys/bus/pci/drivers/{driver}/{gpu['pci']}")
 
 
-# --- device nodes and CDI ------------------------------------------------------------------------------------------------
+# --- firmware ----------------------------------------------------------------------------------------------------------
+
+
+def render_firmware(profile: dict[str, str]) -> None:
+    """UEFI's variable of Secure Boot, where the profile has one; else what the real machine has."""
+    uncover("/sys/firmware")
+    if "secure_boot" in profile:
+        cover_links("/sys/firmware", skip=("efi",))
+        # Four bytes of attributes, then the value.
+        write(f"/sys/firmware/efi/efivars/{SECURE_BOOT}", b"\x06\0\0\0" + bytes([int(profile["secure_boot"])]))
+
+
+# --- device nodes -------------------------------------------------------------------------------------------------------
 
 
 def render_nodes(names: list[str]) -> None:
     """Nodes of a real device that the engine's default list does not allow (/etc/simgpu/device: major:minor)."""
     for old in os.listdir("/dev"):
-        if old.startswith("nvidia"):
+        if old == "nvidia-caps":
+            shutil.rmtree(f"/dev/{old}")
+        elif old.startswith("nvidia"):
             os.unlink(f"/dev/{old}")
     with open("/etc/simgpu/device", encoding="ascii") as number:
         major, minor = number.read().strip().split(":")
     for name in names:
+        os.makedirs(os.path.dirname(f"/dev/{name}"), exist_ok=True)
         os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(int(major), int(minor)))
         os.chmod(f"/dev/{name}", 0o666)  # noqa: S103  as the genuine driver makes them; mknod obeys the umask
 
 
-def cdi_mount(path: str, target: str | None = None) -> list[str]:
-    return [
-        f"  - hostPath: {path}",
-        f"    containerPath: {target or path}",
-        "    options: [ro, nosuid, nodev, bind]",
+def mig_nodes(gpu: dict[str, str]) -> list[str]:
+    """The nodes that guard the MIG instances of a GPU."""
+    minor = int(gpu["minor"])
+    numbers = [
+        number
+        for mig in simgpu_profile.mig_devices(gpu)
+        for number in (
+            simgpu_profile.capability(minor, mig.gpu_instance),
+            simgpu_profile.capability(minor, mig.gpu_instance, mig.compute_instance),
+        )
     ]
+    return [f"nvidia-caps/nvidia-cap{number}" for number in dict.fromkeys(numbers)]
 
 
-def cdi_spec(gpus: list[dict[str, str]], version: str) -> str:
-    """The specification that nvidia-ctk would write, without its hooks: the libraries are mounted at their sonames too."""
-    lines = ["# SIMULATED GPU of tests/simhost", 'cdiVersion: "0.5.0"', "kind: nvidia.com/gpu", "devices:"]
-    nodes = {str(index): [f"/dev/nvidia{gpu['minor']}"] for index, gpu in enumerate(gpus)}
-    nodes["all"] = [node for one in nodes.values() for node in one]
-    for name, paths in nodes.items():
-        lines += [f'- name: "{name}"', "  containerEdits:", "    deviceNodes:", *(f"    - path: {path}" for path in paths)]
-    lines += ["containerEdits:", "  env:", "  - NVIDIA_VISIBLE_DEVICES=void", "  deviceNodes:"]
-    lines += [f"  - path: /dev/{name}" for name in ("nvidiactl", *CUDA_DEVICES)]
-    lines += ["  mounts:"]
-    for stem in ("libcuda", "libnvidia-ml"):
-        path = f"{simgpu_profile.LIBRARY_DIR}/{stem}.so"
-        lines += cdi_mount(f"{path}.{version}") + cdi_mount(f"{path}.{version}", f"{path}.1")
-    for path in ("/usr/bin/nvidia-smi", "/etc/simgpu", RUN + "/module"):
-        lines += cdi_mount(path)
-    return "\n".join(lines) + "\n"
+def load(profile: dict[str, str], version: str | None) -> None:
+    """Shows the module as loaded, or as not loaded, with all that it brings."""
+    flavour = profile.get("driver_flavour", "proprietary")
+    gpus = simgpu_profile.gpus(profile)
+    drivers = {gpu["pci"]: simgpu_profile.driver_of(gpu, profile, version) for gpu in gpus}
+    mine = [gpu for gpu in gpus if drivers[gpu["pci"]] == "nvidia"]
+    switch_driver = "nvidia-nvswitch" if version else None
+    shutil.rmtree(f"{RUN}/module", ignore_errors=True)
+    os.makedirs(f"{RUN}/module")
+    render_proc(version, flavour, mine)
+    render_module(version, flavour, sorted({driver for driver in drivers.values() if driver and driver != "nvidia"}))
+    render_pci([(gpu, drivers[gpu["pci"]]) for gpu in gpus] + [(switch, switch_driver) for switch in nvswitches(profile)])
+    if not version:
+        render_nodes([])
+        return
+    write(f"{RUN}/module/loaded", f"driver_version={version}\ndriver_flavour={flavour}\nkernel={platform.release()}\n")
+    nodes = [node for gpu in mine for node in (f"nvidia{gpu['minor']}", *mig_nodes(gpu))]
+    render_nodes(["nvidiactl", *simgpu_cdi.CUDA_DEVICES, *nodes])
 
 
 def main() -> None:
     profile = simgpu_profile.read()
-    gpus = simgpu_profile.gpus(profile)
     provision(profile)
     version = loaded_version(profile)
-    flavour = profile.get("driver_flavour", "proprietary")
-    driver = profile.get("bound_driver") or ("nvidia" if version else None)
     os.makedirs(RUN, exist_ok=True)
-    shutil.rmtree(f"{RUN}/module", ignore_errors=True)
-    os.makedirs(f"{RUN}/module")
-    render_proc(version, flavour, gpus)
-    render_module(version, flavour, [driver] if driver and driver != "nvidia" else [])
-    render_pci(gpus, driver)
-    if version:
-        write(f"{RUN}/module/loaded", f"driver_version={version}\ndriver_flavour={flavour}\nkernel={platform.release()}\n")
-        render_nodes(["nvidiactl", *CUDA_DEVICES, *(f"nvidia{gpu['minor']}" for gpu in gpus)])
-        installed = simgpu_profile.installed_version()
-        if installed:
-            write(CDI, cdi_spec(gpus, installed))
-    else:
-        render_nodes([])
-        if os.path.exists(CDI):
-            os.unlink(CDI)
+    render_firmware(profile)
+    load(profile, version)
+    # `keep` leaves it as it was, for a specification that is out of date.
+    if version and profile.get("cdi", "yes") == "yes":
+        simgpu_cdi.generate(profile)
+    elif profile.get("cdi") != "keep" and os.path.exists(simgpu_cdi.PATH):
+        os.unlink(simgpu_cdi.PATH)
 
 
 if __name__ == "__main__":

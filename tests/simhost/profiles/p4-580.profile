@@ -1,0 +1,29 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# A Tesla P4 (Pascal) with driver 580 (CUDA 13.0), the last branch for it; no image with CUDA 13 has code for it.
+# Figures: NVIDIA's data sheet of the Tesla P4 (2560 CUDA cores, 1114 MHz boost, 8 GB); device id from the PCI id database.
+driver_version=580.178.04
+driver_flavour=proprietary
+package_prefix=nvidia
+package_revision=1
+gpu.0.pci=0000:3b:00.0
+gpu.0.name=Tesla P4 (simulated)
+gpu.0.device_id=0x1bb3
+gpu.0.subsystem_vendor=0x10de
+gpu.0.subsystem_device=0x11d8
+gpu.0.class=0x030200
+gpu.0.uuid=GPU-04000000-5800-4000-8000-000000000001
+gpu.0.serial=5800000000001
+gpu.0.vbios=86.04.55.00.01
+gpu.0.architecture=4
+gpu.0.compute_capability=6.1
+gpu.0.multiprocessors=20
+gpu.0.clock_khz=1113000
+gpu.0.memory_mib=7680
+gpu.0.memory_reserved_mib=0
+gpu.0.persistence=1
+gpu.0.compute_mode=0
+gpu.0.ecc=1
+gpu.0.mig=na
