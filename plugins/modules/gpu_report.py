@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: gpu_report
-short_description: Print the plan or the result of all hosts
+short_description: Print the plan, the result or an audit of all hosts
 version_added: 0.1.0
 author:
   - difyops.gpu authors (@difyops)
@@ -28,8 +28,10 @@ options:
       - V(plan) prints what would change on each host and why, with the image variants that were rejected. The lines of the
         files are shown by the tasks that write them, in diff mode.
       - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
+      - V(audit) is for a run that deploys nothing. It prints versions, plan and result of each host, what a deployment would
+        change, all warnings with their codes, and what is not the same on all hosts.
     type: str
-    choices: [plan, verdict]
+    choices: [plan, verdict, audit]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.
@@ -69,6 +71,9 @@ notes:
   - Its status is V(failed); V(restored), the service that was proven last runs again; V(stopped), there was none to go
     back to; V(restore_failed), going back failed too and the message says why; or V(unreachable). All but the last make
     the result V(failed).
+  - An audit also reads C(ansible_facts['gpu_fleet']), the decision over all hosts, and the host variable
+    C(gpu_audit_verdicts), a list of the verdicts on containers that are not the service's. A host comes out as the worst of
+    its verdicts.
   - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
   - module: difyops.gpu.gpu_plan
@@ -86,6 +91,12 @@ EXAMPLES = r"""
     hosts: "{{ groups['dify_gpu'] }}"
     path: "{{ playbook_dir }}/report.jsonl"
   register: report
+  run_once: true
+
+- name: Print an audit
+  difyops.gpu.gpu_report:
+    show: audit
+    hosts: "{{ groups['all'] }}"
   run_once: true
 
 - name: Fail when a host needs somebody
@@ -126,11 +137,13 @@ records:
         - What the host came out as. V(proven), V(cpu), V(degraded), V(unproven) and V(failed) are the verdict's;
           V(checked) is a host with a plan in check mode, V(blocked) one whose plan is, V(not_run) one with a plan and no
           verdict.
+        - In an audit, V(observed) is a host on which nothing runs that could be proven.
       returned: always
       type: str
       sample: proven
     ok:
-      description: Whether nobody has to look after the host, which V(proven), V(cpu), V(degraded) and V(checked) mean.
+      description:
+        - Whether nobody has to look after the host, which V(proven), V(cpu), V(degraded), V(checked) and V(observed) mean.
       returned: always
       type: bool
       sample: true
@@ -170,6 +183,16 @@ records:
       returned: always
       type: str
       sample: "12.2"
+    toolkit:
+      description: Version of the container toolkit, null when it is not installed.
+      returned: always
+      type: str
+      sample: 1.19.1
+    engine:
+      description: Name and version of the container engine, null when there is none.
+      returned: always
+      type: str
+      sample: docker 26.1.5
     variant:
       description: Name of the planned image variant.
       returned: always
@@ -190,11 +213,24 @@ records:
       returned: always
       type: dict
       sample: {overall: proven}
+    containers:
+      description: In an audit, the whole verdicts on other containers.
+      returned: always
+      type: list
+      elements: dict
+      sample: []
+    warnings:
+      description: What facts, plan and verdicts warn of, each with C(code) and C(message).
+      returned: always
+      type: list
+      elements: dict
+      sample: [{code: DG213, message: The container toolkit 1.17.4 has a known container escape.}]
 summary:
   description: How many hosts there are, and how many came out as what.
   returned: always
   type: dict
-  sample: {hosts: 3, proven: 2, cpu: 1, degraded: 0, checked: 0, unproven: 0, failed: 0, blocked: 0, unreachable: 0, not_run: 0}
+  sample:
+    {hosts: 3, proven: 2, cpu: 1, degraded: 0, checked: 0, observed: 0, unproven: 0, failed: 0, blocked: 0, unreachable: 0, not_run: 0}
 failed_hosts:
   description: Hosts that somebody has to look after.
   returned: always

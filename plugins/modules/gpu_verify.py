@@ -18,6 +18,9 @@ description:
   - The host's links are judged from the facts of M(difyops.gpu.nvidia_facts); the links inside the container by a probe
     that is fed to the container's own Python on standard input. The probe writes nothing and needs no root.
   - A link that is broken has a code such as V(DG404) and a remedy of one line; C(docs/diagnosis.md) explains each code.
+  - The last link, C(speed), compares the GPU with the container's CPU and with the theoretical rate of its kind. It is judged
+    where no other process used the GPU when the facts were gathered, and never decides the verdict.
+  - Where the image has ONNX Runtime or TensorRT, they are checked too, each in a process of its own after the proof.
   - Only a container in which a matrix product on every GPU agreed with the CPU is called V(proven).
 extends_documentation_fragment:
   - difyops.gpu.attributes.observes
@@ -196,6 +199,62 @@ ansible_facts:
               returned: always
               type: str
               sample: deploy a variant up to CUDA 11.8, the highest that driver 470.256.02 serves, or upgrade the driver
+        extras:
+          description:
+            - Other GPU runtimes that were found in the image, C(onnxruntime) and C(tensorrt). They never decide the verdict.
+            - Empty without a GPU, and when the image has none of them.
+          returned: always
+          type: list
+          elements: dict
+          contains:
+            name:
+              description: Name of the runtime.
+              returned: always
+              type: str
+              sample: onnxruntime
+            version:
+              description: Its version, null when it could not be told.
+              returned: always
+              type: str
+              sample: 1.31.1
+            status:
+              description: How it is, V(ok), V(failed) or V(skipped).
+              returned: always
+              type: str
+              sample: failed
+            expected:
+              description: What a good one would do.
+              returned: always
+              type: str
+              sample: a model runs on CUDAExecutionProvider
+            seen:
+              description: What was found, or why it was skipped.
+              returned: always
+              type: str
+              sample: "the session uses CPUExecutionProvider (libcublasLt.so.13: cannot open shared object file)"
+            code:
+              description: Code of what is wrong, null when nothing is.
+              returned: always
+              type: str
+              sample: DG411
+            remedy:
+              description: What to do about it, null when there is nothing to do.
+              returned: always
+              type: str
+              sample: bring the CUDA and cuDNN libraries that this release needs into the image
+        warnings:
+          description:
+            - What is no broken link and should be known, each with C(code) and C(message), such as an unsafe toolkit, a slow
+              GPU, or a runtime that fell back to the CPU. Empty without a GPU.
+          returned: always
+          type: list
+          elements: dict
+          sample: [{code: DG213, message: The container toolkit 1.17.4 has a known container escape.}]
+        checked_at:
+          description: When the verification began, in UTC.
+          returned: always
+          type: str
+          sample: "2026-11-22T14:05:00Z"
         duration_ms:
           description: How long the verification took, in milliseconds.
           returned: always

@@ -165,6 +165,21 @@ def codes() -> Iterator[str]:
         yield f"{used[code]}: {code} has no heading in docs/diagnosis.md"
     for code in sorted(documented.keys() - used.keys()):
         yield f"docs/diagnosis.md:{documented[code]}: nothing in plugins, roles or playbooks gives {code}"
+    yield from _code_parts(page)
+
+
+# What an entry of docs/diagnosis.md has. The codes of the plan (DG7xx) are seen in the plan itself: nothing is to be confirmed.
+CODE_PARTS = ("How it shows", "Confirm by hand", "What to do")
+
+
+def _code_parts(page: Path) -> Iterator[str]:
+    """Every entry has its parts, in their order."""
+    for entry in re.finditer(r"(?ms)^#+ (DG\d{3})\b(.*?)(?=^#|\Z)", page.read_text(encoding="utf-8")):
+        number = page.read_text(encoding="utf-8")[: entry.start()].count("\n") + 1
+        wanted = [part for part in CODE_PARTS if part != "Confirm by hand" or not entry[1].startswith("DG7")]
+        found = [part for part in re.findall(r"(?m)^\*\*([^*]+):\*\* \S", entry[2]) if part in wanted]
+        if found != wanted:
+            yield f"docs/diagnosis.md:{number}: {entry[1]} has not the parts {', '.join(wanted)}, in this order"
 
 
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {check.__name__: check for check in (roles, metadata, names, links, codes)}

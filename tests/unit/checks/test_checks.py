@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -136,11 +137,23 @@ def test_broken_links_are_seen(repository: Path, link: str, sentence: str) -> No
 def test_codes_and_their_page_must_agree(repository: Path) -> None:
     (repository / "plugins").mkdir()
     (repository / "plugins/x.py").write_text("# DG100 to DG199\nONE = 'DG101'\nTWO = 'DG102'\n")
-    (repository / "docs/diagnosis.md").write_text("## DG101: one\n\nsee DG102\n\n## DG103: three\n")
+    parts = "**How it shows:** x\n\n**Confirm by hand:** y\n\n**What to do:** z\n"
+    (repository / "docs/diagnosis.md").write_text(f"## DG101: one\n\n{parts}\nsee DG102\n\n## DG103: three\n\n{parts}")
     assert list(consistency.codes()) == [
         "plugins/x.py:3: DG102 has no heading in docs/diagnosis.md",
-        "docs/diagnosis.md:5: nothing in plugins, roles or playbooks gives DG103",
+        "docs/diagnosis.md:11: nothing in plugins, roles or playbooks gives DG103",
     ]
+
+
+def test_every_entry_of_a_code_has_its_parts_in_order(repository: Path) -> None:
+    (repository / "plugins").mkdir()
+    (repository / "plugins/x.py").write_text("CODES = 'DG101 DG102 DG103 DG701 DG702'\n")
+    shows, confirm, todo = "**How it shows:** x\n\n", "**Confirm by hand:** y\n\n", "**What to do:** z\n\n"
+    texts = {"DG101": shows + confirm + todo, "DG102": shows + todo, "DG103": confirm + shows + todo}
+    texts |= {"DG701": shows + todo, "DG702": shows + "**What to do:**\n\n"}
+    (repository / "docs/diagnosis.md").write_text("".join(f"### {code} title\n\n{text}" for code, text in texts.items()))
+    found = [re.search(r"DG\d{3}", line) for line in consistency.codes()]
+    assert [match[0] for match in found if match] == ["DG102", "DG103", "DG702"]
 
 
 def test_a_registry_and_a_path_of_the_machine_are_seen(repository: Path) -> None:

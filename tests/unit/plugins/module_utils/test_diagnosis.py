@@ -9,8 +9,8 @@ import pathlib
 import re
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis, _links_container
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _plan_codes
+from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis, _links_torch, _warnings
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _plan_codes, _toolkit
 
 PAGE = pathlib.Path(__file__).parents[4] / "docs" / "diagnosis.md"
 
@@ -38,7 +38,8 @@ def test_every_code_has_an_entry_with_its_title_and_no_entry_lacks_a_code() -> N
 
 def test_every_entry_says_how_it_shows_and_what_to_do() -> None:
     for code, (_title, text) in entries().items():
-        for label in ("How it shows", "What to do"):
+        verdict = () if code.startswith("DG7") else ("Confirm by hand",)
+        for label in ("How it shows", *verdict, "What to do"):
             assert re.search(rf"^\*\*{label}:\*\* \S+", text, flags=re.MULTILINE), (code, label)
 
 
@@ -67,9 +68,10 @@ def test_braces_of_the_configuration_survive() -> None:
 
 
 def test_the_few_figures_that_travel_to_the_host_are_those_of_the_planner() -> None:
-    assert _links_container.MAJOR_FLOORS == _cuda.MINOR_FLOOR
+    assert _links_torch.MAJOR_FLOORS == _cuda.MINOR_FLOOR
+    assert _warnings.FIRST_SAFE_TOOLKIT == _toolkit.FIRST_SAFE
     releases = [tuple(map(int, release.split("."))) for release in _cuda.TOOLKIT_DRIVER]
     newest = max(major for major, _minor in releases)
     last = {major: max(minor for m, minor in releases if m == major) for major, _minor in releases}
     complete = {major: f"{major}.{minor}" for major, minor in last.items() if major in _cuda.MINOR_FLOOR and major < newest}
-    assert complete == _links_container.LAST_RELEASES
+    assert complete == _links_torch.LAST_RELEASES

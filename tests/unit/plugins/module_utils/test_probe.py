@@ -8,15 +8,19 @@ from __future__ import annotations
 import ast
 import ctypes
 import errno
+import hashlib
+import inspect
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _probe, _probe_program
+from ansible_collections.difyops.gpu.plugins.module_utils import _extras, _probe, _probe_extras, _probe_program
+from ansible_collections.difyops.gpu.plugins.module_utils._chain import Case, Evidence, Expected
 from ansible_collections.difyops.gpu.plugins.module_utils._docker import DockerTimeout
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,12 +32,19 @@ TEXT = "ab0 @{}[]\":,\\\n\r\x0b\x1c\x85\u2028é"
 
 
 def run_probe(
-    gpu: bool = True, timeout_s: float = 20, require_torch: bool = False, fake_torch: dict[str, Any] | None = None
+    gpu: bool = True,
+    timeout_s: float = 20,
+    require_torch: bool = False,
+    fake_torch: dict[str, Any] | None = None,
+    fake_extra: dict[str, Any] | None = None,
 ) -> _probe.ProbeReport:
     """Feed the probe to this machine's Python, with no writable place and no torch but the fake one."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     if fake_torch is not None:
         environment.update(PYTHONPATH=str(FIXTURES / "site"), FAKE_TORCH=json.dumps(fake_torch))
+    if fake_extra is not None:
+        paths = [*filter(None, [environment.get("PYTHONPATH")]), str(FIXTURES / "extras")]
+        environment.update(PYTHONPATH=os.pathsep.join(paths), FAKE_EXTRA=json.dumps(fake_extra))
     done = subprocess.run(
         [sys.executable, "-S", "-B", "-"],
         input=_probe.program(gpu, timeout_s, require_torch),
@@ -52,7 +63,7 @@ def run_probe(
 
 
 def test_the_program_is_one_file_of_the_standard_library_for_python_3_8() -> None:
-    source = _probe.program(True, 5, False).decode()
+    source = _probe.program(True, 5, False).decode() + inspect.getsource(_probe_extras)
     tree = ast.parse(source, feature_version=(3, 8))
     imported = {
         name.split(".")[0]
@@ -63,10 +74,16 @@ def test_the_program_is_one_file_of_the_standard_library_for_python_3_8() -> Non
     assert imported <= set(sys.stdlib_module_names)
 
 
+def test_what_is_sent_stays_small() -> None:
+    """It travels to every container that is verified; engines take it on standard input."""
+    assert len(_probe.program(True, 5, False)) < 48_000
+    assert b"onnx_model" not in _probe.program(False, 5, False)
+
+
 def test_without_torch_and_gpu_every_stage_still_reports() -> None:
     report = run_probe()
     assert (report.rc, report.done, report.running) == (0, True, None)
-    assert list(report.stages) == ["python", "nodes", "libcuda", "torch"]
+    assert list(report.stages) == ["python", "nodes", "libcuda", "torch", "processes"]
     assert report.stages["python"]["torch_found"] is False
     paths = [node["path"] for node in report.stages["nodes"]["nodes"]]
     assert paths[:2] == ["/dev/nvidiactl", "/dev/nvidia-uvm"]
@@ -96,6 +113,25 @@ def test_a_good_gpu_computes_the_right_product() -> None:
         assert kernel["relative_error"] == 0
         assert kernel["memory_free_mib"] == 20480
         assert kernel["gpu_ms"] >= 0 and kernel["cpu_ms"] > 0
+        assert kernel["device"] == f"cuda:{kernel['index']}"
+    assert list(report.stages)[-2:] == ["libraries", "processes"]
+
+
+def test_the_rate_is_that_of_the_largest_product_that_is_quick_enough() -> None:
+    rate = run_probe(fake_torch={"event_ms": 4.0}).kernels()[0]["rate"]
+    assert rate == {"size": 4096, "ms": 4.0, "gflops": 34359.7}
+
+
+def test_a_rate_that_cannot_be_measured_does_not_hurt_the_proof() -> None:
+    report = run_probe(fake_torch={"raise": {"rate": "CUDA out of memory"}})
+    kernel = report.kernels()[0]
+    assert (kernel["right"], kernel["rate"]) == (True, {"error": "RuntimeError: CUDA out of memory"})
+    assert "error" not in kernel
+    assert report.done
+
+
+def test_a_product_that_was_computed_elsewhere_says_where() -> None:
+    assert run_probe(fake_torch={"computes_on": "cpu"}).kernels()[0]["device"] == "cpu"
 
 
 @pytest.mark.parametrize("wrong", [True, "nan"])
@@ -195,7 +231,7 @@ def fake_driver(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> _probe_pro
 
 
 def test_devices_are_listed_with_what_the_driver_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    attributes = {20: 3, 75: 8, 76: 6}
+    attributes = {13: 1695000, 16: 72, 20: 3, 75: 8, 76: 6}
 
     def attribute(pointer: Any, number: Any, _device: Any) -> int:
         pointer._obj.value = attributes[number.value]
@@ -231,6 +267,8 @@ def test_devices_are_listed_with_what_the_driver_knows(monkeypatch: pytest.Monke
                 "uuid": "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f",
                 "compute_capability": "8.6",
                 "compute_mode": "exclusive_process",
+                "multiprocessors": 72,
+                "clock_khz": 1695000,
             }
         ],
     }
@@ -300,6 +338,172 @@ def test_the_path_of_a_loaded_library_is_found() -> None:
     path = _probe_program.loaded_path("libc")
     assert path is not None and os.path.exists(path)
     assert _probe_program.loaded_path("libnosuchlibrary") is None
+
+
+def test_cuda_libraries_are_found_among_all_that_is_mapped(tmp_path: pathlib.Path) -> None:
+    site = "/opt/venv/lib/python3.12/site-packages"
+    mapped = [
+        f"{site}/nvidia/cublas/lib/libcublas.so.12",
+        f"{site}/nvidia/cublas/lib/libcublasLt.so.12",
+        f"{site}/torch/lib/libcudart-d0da41ae.so.11.0",
+        "/usr/local/cuda-11.8/lib64/libnvrtc.so.11.2",
+        f"{site}/nvidia/cusparse/lib/libcusparse.so.12",  # counts by itself
+        "/usr/lib/x86_64-linux-gnu/libc.so.6",
+        "/tmp/a b/libcudart.so.13 (deleted)",
+    ]
+    lines = [f"7f00-7f01 r-xp 00000000 08:01 42    {path}\n" for path in mapped for _part in range(2)]
+    (tmp_path / "maps").write_text("".join([*lines, "7fff-8000 rw-p 00000000 00:00 0   [stack]\n", "7fff-8000 rw-p 00000000 00:00 0\n"]))
+    found = [(library["name"], library["major"]) for library in _probe_program.cuda_libraries(str(tmp_path / "maps"))]
+    assert sorted(found) == [("cublas", 12), ("cublasLt", 12), ("cudart", 11), ("cudart", 13), ("nvrtc", 11)]
+    assert _probe_program.cuda_libraries(str(tmp_path / "none")) == []
+
+
+def process(root: pathlib.Path, pid: int, *files: str, maps: str = "") -> None:
+    (root / str(pid) / "fd").mkdir(parents=True)
+    for number, path in enumerate(files):
+        (root / str(pid) / "fd" / str(number)).symlink_to(path)
+    (root / str(pid) / "maps").write_text(maps)
+
+
+def test_processes_that_use_the_gpu_are_counted(tmp_path: pathlib.Path) -> None:
+    process(tmp_path, 1, "/dev/null", "/dev/nvidia-modeset", "/dev/nvidiactl")
+    process(tmp_path, 7, "/dev/null", "/dev/nvidia0")
+    process(tmp_path, 8, "/dev/nvidia-uvm")
+    process(tmp_path, 9, maps="7f00-7f01 r-xp 0 08:01 42 /usr/lib/x86_64-linux-gnu/libcuda.so.535.247.01\n")
+    process(tmp_path, os.getpid(), "/dev/nvidia0")  # the probe itself
+    (tmp_path / "11").mkdir()  # ended just now
+    (tmp_path / "self").mkdir()
+    assert _probe_program.look_at_processes(str(tmp_path)) == {"seen": 4, "hidden": 0, "using": 3}
+
+
+def test_processes_of_others_are_hidden(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process(tmp_path, 1)
+
+    def refuse(path: str) -> bool:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(_probe_program, "uses_gpu", refuse)
+    assert _probe_program.look_at_processes(str(tmp_path)) == {"seen": 0, "hidden": 1, "using": 0}
+
+
+def test_pytorch_that_refuses_its_cudnn_is_told() -> None:
+    def version() -> int:
+        raise RuntimeError("cuDNN version incompatibility")
+
+    torch = types.SimpleNamespace(backends=types.SimpleNamespace(cudnn=types.SimpleNamespace(version=version)))
+    assert _probe_program.look_at_libraries(torch)["cudnn_error"] == "RuntimeError: cuDNN version incompatibility"
+    for other in (types.SimpleNamespace(), types.SimpleNamespace(backends=types.SimpleNamespace(cudnn=types.SimpleNamespace()))):
+        assert _probe_program.look_at_libraries(other)["cudnn_error"] is None
+
+
+# -- other runtimes of the image -----------------------------------------------------------------------------------------
+
+PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+GOOD_ONNX = {"providers": PROVIDERS, "used": PROVIDERS, "right": True}
+
+
+def extras(**fake: Any) -> dict[str, dict[str, Any]]:
+    report = run_probe(fake_torch={}, fake_extra=fake)
+    assert report.done and report.rc == 0
+    return report.extras()
+
+
+def test_other_runtimes_are_checked_after_the_proof() -> None:
+    report = run_probe(fake_torch={}, fake_extra={})
+    assert list(report.stages)[-2:] == ["extra onnxruntime", "extra tensorrt"]
+    onnx, tensorrt = report.extras()["onnxruntime"], report.extras()["tensorrt"]
+    assert {key: onnx[key] for key in GOOD_ONNX} == GOOD_ONNX
+    assert onnx["version"] == "1.99.0" and "with_torch" not in onnx
+    assert (tensorrt["version"], tensorrt["runtime"], tensorrt["builder"]) == ("10.99.0", True, True)
+    assert report.kernels()[0]["right"] is True
+
+
+def test_without_a_gpu_no_other_runtime_is_checked() -> None:
+    assert run_probe(gpu=False, fake_torch={"cuda": None, "available": False}, fake_extra={}).extras() == {}
+
+
+def test_a_build_without_the_provider() -> None:
+    onnx = extras(providers=["CPUExecutionProvider"])["onnxruntime"]
+    assert onnx["providers"] == ["CPUExecutionProvider"] and "used" not in onnx
+
+
+def test_a_silent_fallback_is_seen_with_its_reason() -> None:
+    onnx = extras(libraries_missing=True)["onnxruntime"]
+    assert onnx["used"] == ["CPUExecutionProvider"] and "right" not in onnx
+    assert onnx["words"] == "libcublasLt.so.13: cannot open shared object file"
+
+
+def test_libraries_that_come_with_pytorch_count() -> None:
+    onnx = extras(libraries_missing=True, torch_brings_them=True)["onnxruntime"]
+    assert (onnx["right"], onnx["with_torch"]) == (True, True)
+
+
+def test_nodes_that_are_placed_on_the_cpu_are_seen() -> None:
+    assert "assigned to the default CPU EP" in extras(placed_on_cpu=True)["onnxruntime"]["refused"]
+
+
+def test_a_wrong_product_of_another_runtime_is_seen() -> None:
+    assert extras(wrong=True)["onnxruntime"]["right"] is False
+
+
+def test_a_runtime_that_crashes_does_not_hurt_the_proof() -> None:
+    onnx = extras(die=True)["onnxruntime"]
+    assert onnx["error"] == "ended with status -6: its last words"
+
+
+def test_a_runtime_that_hangs_is_ended_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_EXTRA", '{"hang": true}')
+    monkeypatch.setenv("PYTHONPATH", str(FIXTURES / "extras"))
+    answer = _probe_program.probe_extra("onnxruntime", inspect.getsource(_probe_extras), 5.5)
+    assert answer == {"error": "no answer within 6 seconds", "ended": "timeout"}
+
+
+def test_without_time_nothing_is_begun() -> None:
+    assert _probe_program.probe_extra("onnxruntime", "", 4.0) == {"skipped": "no time was left for it"}
+
+
+def test_tensorrt_without_a_builder() -> None:
+    tensorrt = extras(no_builder=True)["tensorrt"]
+    assert tensorrt["error"].startswith("TypeError: pybind11::init()")
+
+
+def test_a_folder_that_an_uninstalled_package_left_is_none(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leftover_of_a_package").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not _probe_program.has_package("leftover_of_a_package")
+    assert not _probe_program.has_package("no_such_package_at_all")
+    assert _probe_program.has_package("json")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("onnxruntime-1.32.0-cpu", "DG410", "AzureExecutionProvider, CPUExecutionProvider"),
+        (
+            "onnxruntime-gpu-1.31.1-no-cuda",
+            "DG411",
+            "libcublasLt.so.13: cannot open shared object file: No such file or directory; it needs cuDNN 9.* and CUDA 13.*",
+        ),
+    ],
+)
+def test_answers_of_real_runtimes_are_read_and_judged(name: str, code: str, words: str) -> None:
+    recorded = [FIXTURES / "recorded" / f"{name}.{stream}" for stream in ("stdout", "stderr")]
+    stdout, stderr = (path.read_bytes() if path.exists() else b"" for path in recorded)
+    data = _probe_program.read_extra(stdout, stderr, 0)
+    report = _probe.ProbeReport(stages={"extra onnxruntime": data}, done=True)
+    [extra] = _extras.judge_extras(Case(Expected(), Evidence(facts={}, container_name="x", probe=report)))
+    assert (extra.code, extra.version) == (code, data["version"])
+    assert words in extra.seen
+
+
+@pytest.mark.parametrize("stdout", [b"", b"@@dg-extra@@ [1]\n", b"@@dg-extra@@ {", b"\xff"])
+def test_an_answer_that_cannot_be_read_is_an_error(stdout: bytes) -> None:
+    assert _probe_program.read_extra(stdout, b"", 1)["error"] == "ended with status 1: no output"
+
+
+def test_the_model_is_the_one_that_the_real_runtime_reads() -> None:
+    """The bytes that onnxruntime 1.32.0 loaded, ran on the CPU and computed the right product with, when this was written."""
+    assert hashlib.sha256(_probe_extras.onnx_model()).hexdigest() == "46ed80c2ce75473e5998f03fc77453b689449a5554656c5a9bd48e0c71058578"
 
 
 @given(st.text(TEXT))

@@ -9,7 +9,7 @@ import copy
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis, _links_container, _verdict
+from ansible_collections.difyops.gpu.plugins.module_utils import _chain, _diagnosis, _links_speed, _links_torch, _verdict
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import Evidence, Expected
 from ansible_collections.difyops.gpu.plugins.module_utils._probe import ProbeReport
 from hypothesis import given, settings
@@ -26,9 +26,14 @@ GPU = {
     "compute_mode": "default",
     "memory_used_mib": 0,
     "health": "ok",
-    "processes": None,
+    "processes": [],
     "mig": {"current": False, "pending": False, "devices": []},
 }
+
+
+TOOLKIT = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
+# An A10 as the driver API describes it: 31.2 TFLOPS in theory.
+A10_DEVICE = {"name": "NVIDIA A10", "compute_capability": "8.6", "compute_mode": "default", "multiprocessors": 72, "clock_khz": 1695000}
 
 
 def good_facts(gpus: int = 1) -> dict[str, Any]:
@@ -45,9 +50,11 @@ def good_facts(gpus: int = 1) -> dict[str, Any]:
         "nvml": {"source": "nvml", "error": None},
         "toolkit": {
             "version": "1.19.1",
+            "packages": dict.fromkeys(TOOLKIT, "1.19.1-1"),
             "cdi": {"specs": [{"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "devices": ["0", "all"]}]},
         },
         "engine": {"runtimes": ["runc"], "cdi_enabled": True},
+        "warnings": [],
     }
 
 
@@ -67,9 +74,7 @@ def good_container(*devices: str) -> dict[str, Any]:
 
 def good_stages(gpus: int = 1) -> dict[str, dict[str, Any]]:
     nodes = ["/dev/nvidiactl", "/dev/nvidia-uvm", *(f"/dev/nvidia{n}" for n in range(gpus))]
-    devices = [
-        {"index": n, "name": "NVIDIA A10", "compute_capability": "8.6", "compute_mode": "default"} for n in range(gpus)
-    ]
+    devices = [{"index": n, **A10_DEVICE} for n in range(gpus)]
     stages: dict[str, dict[str, Any]] = {
         "python": {"executable": "/usr/bin/python3", "version": "3.12.1", "torch_found": True, "environment": {}},
         "nodes": {"nodes": [{"path": path, "present": True, "errno": None, "error": None} for path in nodes]},
@@ -92,10 +97,18 @@ def good_stages(gpus: int = 1) -> dict[str, dict[str, Any]]:
             "relative_error": 2.4e-6,
             "tolerance": 1e-4,
             "right": True,
+            "device": f"cuda:{n}",
             "gpu_ms": 0.31,
             "cpu_ms": 21.0,
+            "rate": {"size": 4096, "ms": 7.6, "gflops": 18083.0},
         }
+    stages["libraries"] = {"libraries": [library("libcublas.so.12", 12)], "cudnn": 91900, "cudnn_error": None}
+    stages["processes"] = {"seen": 2, "hidden": 0, "using": 1}
     return stages
+
+
+def library(name: str, major: int) -> dict[str, Any]:
+    return {"name": name.partition(".")[0][3:], "major": major, "path": f"/opt/venv/lib/python3.12/site-packages/nvidia/lib/{name}"}
 
 
 def report(stages: dict[str, dict[str, Any]], **fields: Any) -> ProbeReport:
@@ -119,7 +132,7 @@ class Scene:
         evidence = Evidence(
             facts=self.facts, container_name="dify-gpu-image-1", container=self.container, probe=probe, **self.extra
         )
-        return _verdict.judge(self.expected, evidence, duration_ms=7)
+        return _verdict.judge(self.expected, evidence, duration_ms=7, checked_at="2026-11-22T14:05:00Z")
 
     def stop_at(self, stage: str) -> None:
         """The probe began this stage, and neither it nor a later one ended."""
@@ -171,8 +184,12 @@ def test_the_document_has_every_key_and_all_eleven_links_in_order() -> None:
         "expected",
         "container",
         "links",
+        "extras",
+        "warnings",
+        "checked_at",
         "duration_ms",
     ]
+    assert (verdict["extras"], verdict["warnings"], verdict["checked_at"]) == ([], [], "2026-11-22T14:05:00Z")
     names = ["pci", "bound", "driver", "nvml", "toolkit", "engine", "device", "cuda", "torch", "kernel", "speed"]
     assert [link["link"] for link in verdict["links"]] == names
     for link in verdict["links"]:
@@ -320,6 +337,50 @@ def _requests(*requests: Any, **host: Any) -> Callable[[Scene], None]:
     return change
 
 
+def _no_toolkit(scene: Scene) -> None:
+    scene.facts["toolkit"].update(version=None, packages=dict.fromkeys(TOOLKIT), cdi={"specs": []})
+
+
+def _spec(**fields: Any) -> Callable[[Scene], None]:
+    """The only specification is so, and the container asks for a device that it does not describe."""
+
+    def change(scene: Scene) -> None:
+        scene.facts["toolkit"]["cdi"]["specs"][0].update(fields)
+        scene.container = good_container("nvidia.com/gpu=0:0")
+
+    return change
+
+
+def _no_way_to_a_gpu(scene: Scene) -> None:
+    _no_container(scene)
+    scene.facts["engine"]["cdi_enabled"] = False
+
+
+def _broken_daemon_json(scene: Scene) -> None:
+    _engine_down(scene)
+    scene.facts["engine"]["daemon_config"] = {"path": "/etc/docker/daemon.json", "error": "line 3: not valid JSON."}
+
+
+def _mig(devices: list[Any], then: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        scene.facts["gpus"][0]["mig"] = {"current": True, "pending": True, "devices": devices}
+        then(scene)
+
+    return change
+
+
+def _both(*changes: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        for each in changes:
+            each(scene)
+
+    return change
+
+
+def _foreign(*libraries: dict[str, Any]) -> Callable[[Scene], None]:
+    return _stage("libraries", libraries=list(libraries))
+
+
 TIMEOUT = {"code": None, "name": "TIMEOUT", "message": "no answer"}
 MISMATCH = {"code": 18, "name": "NVML_ERROR_LIB_RM_VERSION_MISMATCH"}
 CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
@@ -339,6 +400,11 @@ CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
     ("engine down", _engine_down, "engine", "DG201", "failed"),
     ("cdi off", _fact("engine", "cdi_enabled", value=False), "toolkit", "DG202", "failed"),
     ("no spec", _fact("toolkit", "cdi", "specs", value=[]), "toolkit", "DG203", "failed"),
+    ("no spec, no toolkit", _no_toolkit, "toolkit", "DG212", "failed"),
+    ("stale spec", _spec(stale=True, reasons=["there is a MIG device now"]), "toolkit", "DG214", "failed"),
+    ("unreadable spec", _spec(error="not valid YAML"), "toolkit", "DG215", "failed"),
+    ("engine down for its file", _broken_daemon_json, "engine", "DG216", "failed"),
+    ("no way to a GPU", _no_way_to_a_gpu, "toolkit", "DG217", "failed"),
     ("no container", _no_container, "engine", "DG204", "failed"),
     ("ended", _state(Status="exited", Running=False, ExitCode=1), "engine", "DG205", "failed"),
     ("restarting", _state(Status="restarting", Running=True), "engine", "DG205", "failed"),
@@ -364,8 +430,21 @@ CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
     ("cuInit 999", _only("cuinit", code=999, name=None), "cuda", "DG314", "failed"),
     ("cuInit 802", _only("cuinit", code=802, name=None), "cuda", "DG315", "failed"),
     ("cuInit 34", _only("cuinit", code=34, name=None), "cuda", "DG316", "failed"),
+    ("MIG without devices", _mig([], _only("cuinit", code=100, name=None)), "cuda", "DG317", "failed"),
+    ("MIG devices not given", _mig([{"index": 0}], _only("cuinit", code=100, name=None)), "cuda", "DG317", "failed"),
+    ("MIG and no GPU", _mig([], _only("devices", cuda_version="12.2", count=0, devices=[])), "cuda", "DG317", "failed"),
     ("no devices", _only("devices", cuda_version="12.2", count=0, devices=[]), "cuda", "DG320", "failed"),
-    ("import fails", _stage("torch", error="ImportError: libcudart"), "torch", "DG402", "failed"),
+    ("import fails", _stage("torch", error="ImportError: libgomp.so.1: cannot open shared object file"), "torch", "DG402", "failed"),
+    ("no cudart", _stage("torch", error="ImportError: libcudart.so.12: cannot open shared object file"), "torch", "DG414", "failed"),
+    ("other cublas", _stage("torch", error="OSError: /x/libcublas.so.12: undefined symbol: cublasLtX"), "torch", "DG414", "failed"),
+    (
+        "mixed, unavailable",
+        _both(_only("torch_cuda", available=False, reason="RuntimeError: x", warnings=[]), _foreign(library("libcudart.so.11.0", 11))),
+        "torch",
+        "DG414",
+        "failed",
+    ),
+    ("mixed, kernel fails", _both(_kernel("error"), _foreign(library("libcublas.so.11", 11))), "kernel", "DG414", "failed"),
     ("cpu build", _stage("torch", cuda=None), "torch", "DG403", "failed"),
     ("rocm build", _stage("torch", cuda=None, hip="6.2"), "torch", "DG403", "failed"),
     ("unavailable", _only("torch_cuda", available=False, reason="RuntimeError: x", warnings=[]), "torch", "DG405", "failed"),
@@ -376,6 +455,7 @@ CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
     ("launch", _kernel("error"), "kernel", "DG501", "failed"),
     ("wrong result", _stage("kernel 0", right=False, relative_error=0.7), "kernel", "DG502", "failed"),
     ("not a number", _stage("kernel 0", right=False, relative_error="nan"), "kernel", "DG502", "failed"),
+    ("silently on the CPU", _stage("kernel 0", device="cpu"), "kernel", "DG511", "failed"),
     ("memory", _kernel("memory", memory_free_mib=12), "kernel", "DG503", "unproven"),
     ("exclusive", _mode("exclusive_process", _kernel("busy")), "kernel", "DG504", "unproven"),
     ("prohibited", _mode("prohibited", _kernel("busy")), "kernel", "DG505", "failed"),
@@ -408,11 +488,88 @@ def test_what_is_broken_is_found_at_its_link(change: Callable[[Scene], None], li
     assert _diagnosis.DIAGNOSES[code].title in verdict["summary"]
 
 
+def _facts_warn(code: str) -> Callable[[Scene], None]:
+    return _fact("warnings", value=[{"code": code, "message": "as the facts say"}])
+
+
+def _extra(name: str, **data: Any) -> Callable[[Scene], None]:
+    def change(scene: Scene) -> None:
+        scene.stages[f"extra {name}"] = data
+
+    return change
+
+
+def _settled(change: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def both(scene: Scene) -> None:
+        scene.extra["settled"] = True
+        change(scene)
+
+    return both
+
+
+GPU_AND_CPU = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+# Each: what is so, and the one warning that must follow from it. The host stays proven.
+WARNED: list[tuple[str, Callable[[Scene], None], str]] = [
+    *((f"facts {code}", _facts_warn(code), code) for code in ("DG113", "DG115", "DG117", "DG118", "DG119", "DG120", "DG121", "DG122")),
+    *((f"facts {code}", _facts_warn(code), code) for code in ("DG212", "DG215", "DG216", "DG218")),
+    ("unsafe toolkit", _fact("toolkit", "version", value="1.17.4"), "DG213"),
+    ("stale and still working", lambda scene: scene.facts["toolkit"]["cdi"]["specs"][0].update(stale=True), "DG214"),
+    ("slower than the CPU", _stage("kernel 0", gpu_ms=40.0, cpu_ms=20.0), "DG601"),
+    ("far below its class", _stage("kernel 0", rate={"gflops": 3100.0}), "DG602"),
+    ("no provider", _extra("onnxruntime", version="1.32.0", providers=["CPUExecutionProvider"]), "DG410"),
+    ("fell back", _extra("onnxruntime", version="1.31.1", providers=GPU_AND_CPU, used=["CPUExecutionProvider"]), "DG411"),
+    ("placed on the CPU", _extra("onnxruntime", providers=GPU_AND_CPU, used=GPU_AND_CPU, refused="Fail: assigned to the CPU EP"), "DG411"),
+    ("no import", _extra("onnxruntime", error="ImportError: numpy"), "DG413"),
+    ("crashed", _extra("onnxruntime", error="ended with status -11: no output", ended=-11), "DG413"),
+    ("wrong product", _extra("onnxruntime", providers=GPU_AND_CPU, used=GPU_AND_CPU, right=False), "DG413"),
+    ("no builder", _extra("tensorrt", version="10.9", runtime=True, error="TypeError: nullptr"), "DG412"),
+    ("mixed and right", _foreign(library("libcublas.so.12", 12), library("libcublas.so.11", 11)), "DG414"),
+    ("other cuDNN", _stage("libraries", cudnn_error="RuntimeError: cuDNN version incompatibility"), "DG414"),
+    ("service without GPU", _settled(_stage("processes", using=0)), "DG512"),
+]
+
+
+@pytest.mark.parametrize(("change", "code"), [case[1:] for case in WARNED], ids=[case[0] for case in WARNED])
+def test_what_should_be_known_is_a_warning_and_decides_nothing(change: Callable[[Scene], None], code: str) -> None:
+    scene = Scene()
+    change(scene)
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("proven", None)
+    assert [warning["code"] for warning in verdict["warnings"]] == [code]
+    assert verdict["warnings"][0]["message"].endswith((".", "incompatibility", "say"))
+    for extra in verdict["extras"]:
+        assert list(extra) == ["name", "version", "status", "expected", "seen", "code", "remedy"]
+        assert (extra["status"], extra["code"]) == ("failed", code)
+        assert extra["remedy"] and "<" not in extra["remedy"]
+
+
 def test_every_code_of_the_table_can_come_out() -> None:
     """A code that nothing can produce is a promise that nobody keeps."""
-    observed = {"DG113", "DG114", "DG115", "DG116"}  # warnings of nvidia_facts, no verdict
-    elsewhere = {"DG102", "DG106", "DG401", "DG404", "DG408", "DG508", "DG510", "DG601"}  # tests of their own in this file
-    assert {case[3] for case in CASES} | elsewhere | observed == set(_diagnosis.DIAGNOSES)
+    of_the_facts_only = {"DG114", "DG116"}
+    elsewhere = {"DG102", "DG106", "DG401", "DG404", "DG408", "DG508", "DG510"}  # tests of their own in this file
+    assert {case[3] for case in CASES} | {case[2] for case in WARNED} | elsewhere | of_the_facts_only == set(_diagnosis.DIAGNOSES)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("ImportError: libcudart.so.12: cannot open shared object file: No such file or directory", "DG414"),
+        ("OSError: libcublas.so.11: cannot open shared object file: No such file or directory", "DG414"),
+        ("ImportError: /x/libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12", "DG414"),
+        ("ImportError: /x/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommRegister", "DG414"),
+        ("OSError: /x/libcudnn.so.9: version `libcudnn.so.9' not found", "DG414"),
+        ("ImportError: libcurl.so.4: cannot open shared object file: No such file or directory", "DG402"),
+        ("OSError: /x/_C.so: undefined symbol: _ZN3c106detail14torchCheckFailEPKcS2_jRKSs", "DG402"),
+        ("ModuleNotFoundError: No module named 'numpy'", "DG402"),
+        ("OSError: libc10.so: undefined symbol: currentStream", "DG402"),
+    ],
+)
+def test_an_import_that_lacks_a_cuda_library_is_told_from_other_failures(error: str, code: str) -> None:
+    scene = Scene()
+    scene.stages["torch"]["error"] = error
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("failed", code)
+    assert error in verdict["remedy"]
 
 
 def test_driver_not_loaded_says_what_to_do_about_it() -> None:
@@ -528,7 +685,9 @@ def test_a_missing_device_file_that_cuda_does_not_need_is_no_fault() -> None:
 def test_a_spec_in_error_does_not_count() -> None:
     scene = Scene()
     scene.facts["toolkit"]["cdi"]["specs"][0]["error"] = "not readable"
-    assert scene.judge()["code"] == "DG203"
+    verdict = scene.judge()
+    assert verdict["code"] == "DG215"
+    assert "/etc/cdi/nvidia.yaml cannot be read: not readable" in verdict["summary"]
 
 
 def test_without_a_health_check_a_running_container_is_enough() -> None:
@@ -561,11 +720,208 @@ def test_a_slow_gpu_is_still_proven_but_named() -> None:
 def test_speed_is_judged_on_an_idle_gpu_only() -> None:
     scene = Scene()
     scene.stages["kernel 0"].update(gpu_ms=40.0, cpu_ms=20.0)
-    scene.facts["gpus"][0]["processes"] = [{"pid": 1}]
+    scene.facts["gpus"][0]["processes"] = [{"pid": 1, "container": None}, {"pid": 2, "container": {"id": "c0ffee"}}]
+    verdict = scene.judge()
+    link = link_of(verdict, "speed")
+    assert (link["status"], link["code"], verdict["warnings"]) == ("skipped", None, [])
+    times, rate = "40 ms against 20 ms on the CPU (0.5 times as fast)", "18.1 TFLOPS, 58% of the theoretical 31.2"
+    assert link["seen"].startswith(f"GPU 0: {times}, {rate}; not judged")
+    assert link["seen"].endswith("because 1 other process(es) used the GPU")
+    scene.facts["gpus"][0]["processes"] = [{"pid": 2, "container": {"id": "c0ff"}}]  # the service's own does not count
+    assert link_of(scene.judge(), "speed")["code"] == "DG601"
+
+
+@pytest.mark.parametrize("processes", [None, "nobody knows"])
+def test_speed_is_not_judged_where_nobody_knows_what_else_runs(processes: Any) -> None:
+    scene = Scene()
+    scene.stages["kernel 0"]["rate"] = {"gflops": 12.0}
+    scene.facts["gpus"][0]["processes"] = processes
     link = link_of(scene.judge(), "speed")
     assert (link["status"], link["code"]) == ("skipped", None)
-    assert link["seen"].startswith("GPU 0: 40 ms against 20 ms on the CPU (0.5 times as fast); not judged")
-    assert "1 process(es) used the GPU" in link["seen"]
+    assert "the host does not say what else runs on it" in link["seen"]
+
+
+@pytest.mark.parametrize(
+    ("device", "rate", "status"),
+    [
+        ({}, {"gflops": 3125.0}, "ok"),  # a tenth is enough
+        ({}, {"gflops": 3123.0}, "failed"),
+        ({}, {"error": "OutOfMemoryError: x"}, "ok"),
+        ({}, None, "ok"),
+        ({"clock_khz": 0}, {"gflops": 1.0}, "ok"),  # what is not known is not judged
+        ({"multiprocessors": None}, {"gflops": 1.0}, "ok"),
+        ({"compute_capability": "13.0"}, {"gflops": 1.0}, "ok"),
+        ({"compute_capability": None}, {"gflops": 1.0}, "ok"),
+        ({}, {"gflops": float("nan")}, "ok"),
+    ],
+)
+def test_the_rate_is_compared_with_the_class(device: dict[str, Any], rate: Any, status: str) -> None:
+    scene = Scene()
+    scene.stages["devices"]["devices"][0].update(device)
+    scene.stages["kernel 0"]["rate"] = rate
+    verdict = scene.judge()
+    assert (verdict["overall"], link_of(verdict, "speed")["status"]) == ("proven", status)
+
+
+@pytest.mark.parametrize(
+    ("capability", "multiprocessors", "clock_khz", "tflops"),
+    [
+        # Multiprocessors, boost clock and FP32 rate as in NVIDIA's data sheets.
+        ("6.1", 20, 1480000, 7.6),  # Tesla P4: 5.5 at its base clock
+        ("7.0", 80, 1530000, 15.7),  # Tesla V100 SXM2
+        ("7.5", 40, 1590000, 8.1),  # T4
+        ("8.0", 108, 1410000, 19.5),  # A100
+        ("8.6", 72, 1695000, 31.2),  # A10
+        ("8.9", 142, 2520000, 91.6),  # L40S
+        ("9.0", 132, 1980000, 66.9),  # H100 SXM
+    ],
+)
+def test_the_theoretical_rate_is_that_of_the_data_sheet(capability: str, multiprocessors: int, clock_khz: int, tflops: float) -> None:
+    device = {"compute_capability": capability, "multiprocessors": multiprocessors, "clock_khz": clock_khz}
+    assert _links_speed.peak_gflops(device) == pytest.approx(tflops * 1000, rel=0.01)
+
+
+def test_the_gpu_of_a_container_is_found_on_the_host_by_its_uuid() -> None:
+    """Device 0 of the container is GPU 1 of the host, and it is GPU 0 that somebody else uses."""
+    scene = Scene()
+    scene.facts = good_facts(gpus=2)
+    scene.container = good_container("nvidia.com/gpu=1")
+    scene.facts["toolkit"]["cdi"]["specs"][0]["devices"] = ["0", "1", "all"]
+    scene.facts["gpus"][0].update(uuid="GPU-aaaa", processes=[{"pid": 1}])
+    scene.facts["gpus"][1].update(uuid="GPU-bbbb")
+    scene.stages["devices"]["devices"][0]["uuid"] = "GPU-bbbb"
+    scene.stages["kernel 0"]["rate"] = {"gflops": 12.0}
+    assert link_of(scene.judge(), "speed")["code"] == "DG602"
+    scene.stages["devices"]["devices"][0]["uuid"] = "GPU-aaaa"
+    assert link_of(scene.judge(), "speed")["code"] is None
+    scene.facts["gpus"][0]["mig"]["devices"] = [{"uuid": "MIG-cccc"}]
+    scene.stages["devices"]["devices"][0]["uuid"] = "GPU-cccc"  # what the driver API puts before the digits of an instance
+    assert link_of(scene.judge(), "speed")["code"] is None
+    scene.stages["devices"]["devices"][0]["uuid"] = "GPU-dddd"
+    assert "does not say" in link_of(scene.judge(), "speed")["seen"]
+
+
+FABRIC = {"installed": True, "version": "535.247.01", "running": True, "matches_driver": True, "needed": True}
+
+
+@pytest.mark.parametrize(
+    ("manager", "fabric", "seen", "remedy"),
+    [
+        ({**FABRIC, "installed": False}, None, "is not installed", "install nvidia-fabricmanager in version 535.247.01"),
+        ({**FABRIC, "version": "5.1", "matches_driver": False}, None, "manager 5.1 beside driver 535.247.01", "to version 535.247.01"),
+        ({**FABRIC, "running": False}, None, "is not running", "systemctl enable --now nvidia-fabricmanager"),
+        (FABRIC, {"state": "in_progress", "status": 0}, "still being set up", "wait a minute"),
+        (FABRIC, {"state": "completed", "status": 0}, "do not say why", "nvidia-smi -q"),
+        (None, None, "do not say why", "nvidia-fabricmanager 535.247.01"),
+    ],
+)
+def test_cuinit_802_says_what_is_wrong_with_the_fabric_manager(manager: Any, fabric: Any, seen: str, remedy: str) -> None:
+    scene = Scene()
+    scene.facts["driver"]["fabric_manager"] = manager
+    scene.facts["gpus"][0]["fabric"] = fabric
+    _only("cuinit", code=802, name="CUDA_ERROR_SYSTEM_NOT_READY")(scene)
+    verdict = scene.judge()
+    assert verdict["code"] == "DG315"
+    assert seen in verdict["summary"]
+    assert remedy in verdict["remedy"]
+
+
+@pytest.mark.parametrize(("devices", "action"), [([], "make MIG devices"), ([{"index": 0}], "give the container a MIG device")])
+def test_mig_says_whether_devices_are_missing_or_not_given(devices: list[Any], action: str) -> None:
+    scene = Scene()
+    _mig(devices, _only("cuinit", code=100, name=None))(scene)
+    assert action in scene.judge()["remedy"]
+
+
+@pytest.mark.parametrize(("value", "words"), [("", "is empty"), ("-1", "is -1")])
+def test_hidden_gpus_are_named_by_the_variable_that_hides_them(value: str, words: str) -> None:
+    scene = Scene()
+    scene.stages["python"]["environment"] = {"CUDA_VISIBLE_DEVICES": value}
+    _mig([], _only("cuinit", code=100, name=None))(scene)
+    verdict = scene.judge()
+    assert verdict["code"] == "DG311"
+    assert f"CUDA_VISIBLE_DEVICES {words}" in verdict["summary"]
+
+
+def test_a_toolkit_nobody_could_look_for_is_not_called_missing() -> None:
+    scene = Scene()
+    _no_toolkit(scene)
+    scene.facts["warnings"] = [{"code": "DG114", "message": "dpkg-query failed"}]
+    assert scene.judge()["code"] == "DG203"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (_extra("onnxruntime", version="1.31.1", providers=GPU_AND_CPU, used=GPU_AND_CPU, right=True, words="a warning"), "ok"),
+        (_extra("onnxruntime", providers=GPU_AND_CPU, used=GPU_AND_CPU, right=True, with_torch=True), "ok"),
+        (_extra("onnxruntime", skipped="no time was left for it"), "skipped"),
+        (_extra("onnxruntime", error="RuntimeException: CUDA failure 2: out of memory"), "skipped"),
+        (_extra("tensorrt", version="10.9", runtime=True, builder=True), "ok"),
+        (_extra("tensorrt", version="10.9", error="RuntimeError: CUDA-capable device(s) is/are busy or unavailable"), "skipped"),
+    ],
+)
+def test_other_runtimes_that_are_well_or_could_not_be_tested_warn_of_nothing(change: Callable[[Scene], None], status: str) -> None:
+    scene = Scene()
+    change(scene)
+    verdict = scene.judge()
+    assert [(extra["status"], extra["code"], extra["remedy"]) for extra in verdict["extras"]] == [(status, None, None)]
+    assert (verdict["warnings"], verdict["overall"]) == ([], "proven")
+
+
+def test_a_runtime_that_needs_pytorch_first_says_so() -> None:
+    scene = Scene()
+    _extra("onnxruntime", providers=GPU_AND_CPU, used=GPU_AND_CPU, right=True, with_torch=True)(scene)
+    assert "only after PyTorch was imported" in scene.judge()["extras"][0]["seen"]
+
+
+def test_a_fallback_of_onnx_runtime_says_what_the_loader_said() -> None:
+    scene = Scene()
+    words = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
+    _extra("onnxruntime", version="1.31.1", providers=GPU_AND_CPU, used=["CPUExecutionProvider"], words=words)(scene)
+    extra = scene.judge()["extras"][0]
+    assert words in extra["seen"] and words in extra["remedy"]
+
+
+def test_a_broken_chain_keeps_its_code_and_the_other_runtimes_add_none() -> None:
+    scene = Scene()
+    scene.stages["kernel 0"]["right"] = False
+    _extra("onnxruntime", error="ImportError: x")(scene)
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["code"]) == ("failed", "DG502")
+    assert [warning["code"] for warning in verdict["warnings"]] == ["DG413"]
+
+
+@pytest.mark.parametrize(
+    ("settled", "processes"),
+    [
+        (False, {"seen": 2, "hidden": 0, "using": 0}),  # it may not have begun yet
+        (True, {"seen": 2, "hidden": 1, "using": 0}),  # it may be the hidden one
+        (True, {"seen": 0, "hidden": 0, "using": 0}),
+        (True, {"error": "PermissionError: x"}),
+        (True, {}),
+    ],
+)
+def test_a_service_is_not_accused_on_a_guess(settled: bool, processes: dict[str, Any]) -> None:
+    scene = Scene()
+    scene.extra["settled"] = settled
+    scene.stages["processes"] = processes
+    assert scene.judge()["warnings"] == []
+
+
+def test_a_warning_that_a_link_has_already_is_not_repeated() -> None:
+    scene = Scene()
+    _spec(stale=True, reasons=["x"])(scene)
+    verdict = scene.judge()
+    assert verdict["code"] == "DG214"
+    assert verdict["warnings"] == []
+
+
+def test_the_facts_say_it_better_when_they_say_it() -> None:
+    scene = Scene()
+    scene.facts["toolkit"]["cdi"]["specs"][0]["stale"] = True
+    scene.facts["warnings"] = [{"code": "DG214", "message": "/etc/cdi/nvidia.yaml names driver 470."}, {"code": "DG104", "message": "vfio"}]
+    assert scene.judge()["warnings"] == [{"code": "DG214", "message": "/etc/cdi/nvidia.yaml names driver 470."}]
 
 
 def cpu_scene(mode: str = "cpu") -> Scene:
@@ -659,14 +1015,14 @@ def test_cpu_mode_without_a_whole_probe(change: Callable[[Scene], None], code: s
 def test_which_code_runs_on_which_gpu(
     archs: list[str], capability: str, torch_cuda: str, driver_cuda: str, runs: bool
 ) -> None:
-    assert _links_container.runs_on(archs, capability, torch_cuda, driver_cuda) is runs
+    assert _links_torch.runs_on(archs, capability, torch_cuda, driver_cuda) is runs
 
 
 @pytest.mark.parametrize(
     ("served", "highest"), [("11.4", "11.8"), ("12.2", "12.9"), ("13.0", "13.x"), ("10.2", "10.2"), (None, "unknown"), ("", "unknown")]
 )
 def test_the_highest_cuda_of_a_driver(served: str | None, highest: str) -> None:
-    assert _links_container.highest_cuda(served) == highest
+    assert _links_torch.highest_cuda(served) == highest
 
 
 # A short alphabet: what splits lines, what JSON is made of, and letters; all of Unicode takes seconds to set up.
@@ -834,3 +1190,64 @@ def test_an_unhealthy_container_says_what_its_check_said(log: Any, seen: str) ->
     assert verdict["code"] == "DG206"
     assert link_of(verdict, "engine")["seen"] == seen
     assert verdict["summary"].endswith(seen)
+
+
+# -- whatever is handed in --------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(("", "nvidia", "all", "12.6", "cuda:0", "DG214", "x"))
+LEAF = st.none() | st.booleans() | st.integers(-3, 1100) | st.floats() | WORDS
+
+
+def anything(*keys: str) -> st.SearchStrategy[Any]:
+    """Documents that use the keys which the judges look at."""
+    return st.recursive(
+        LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(keys), inner, max_size=5), max_leaves=12
+    )
+
+
+FACTS = anything(
+    "gpus", "driver", "nvml", "toolkit", "engine", "warnings", "cdi", "specs", "devices", "packages", "version", "mig", "current", "uuid",
+    "processes", "container", "loaded", "mismatch", "fabric_manager", "fabric", "state", "stale", "reasons", "path", "error", "code",
+    "kind", "health", "index", "bound_driver", "runtimes", "cdi_enabled", "daemon_config",
+)  # fmt: skip
+STAGE = anything(
+    "code", "count", "devices", "index", "compute_capability", "multiprocessors", "clock_khz", "uuid", "libraries", "major", "path",
+    "nodes", "present", "errno", "error", "kind", "right", "rate", "gflops", "gpu_ms", "cpu_ms", "device", "archs", "available", "cuda",
+    "version", "providers", "used", "words", "skipped", "seen", "hidden", "using", "cudnn_error", "warnings", "environment",
+    "runtime", "builder",
+)  # fmt: skip
+NAMES = [*good_stages(), "cpu", "extra onnxruntime", "extra tensorrt", "extra other"]
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_evidence_is_a_traceback_and_the_overall_follows_from_the_links(data: st.DataObject) -> None:
+    """A good scene in which some parts are replaced by anything at all: broken facts must not raise, nor pass for a proof."""
+    scene = Scene(gpus=data.draw(st.integers(1, 2)))
+    mode, count = data.draw(st.sampled_from(("gpu", "cpu", "degraded"))), data.draw(st.none() | st.integers(1, 3))
+    scene.expected = Expected(mode=mode, gpu_count=count)
+    for key in data.draw(st.sets(st.sampled_from(sorted(scene.facts)))):
+        scene.facts[key] = data.draw(FACTS)
+    for name in data.draw(st.sets(st.sampled_from(NAMES))):
+        replaced = data.draw(STAGE)
+        if isinstance(replaced, dict):  # the reader lets nothing else through
+            scene.stages[name] = {**(scene.stages.get(name, {}) if data.draw(st.booleans()) else {}), **replaced}
+    if data.draw(st.booleans()):
+        scene.container = data.draw(st.none() | st.just({}) | st.just({"State": "x", "HostConfig": 3}))
+    scene.extra["settled"] = data.draw(st.booleans())
+    scene.probe_fields["done"] = data.draw(st.booleans())
+    verdict = scene.judge()
+    links = [link for link in verdict["links"] if link["link"] != "speed"]
+    assert [link["link"] for link in verdict["links"]] == list(_chain.LINKS)
+    broken = [link for link in links if link["status"] == "failed"]
+    untested = [link for link in links if link["status"] == "skipped" and link["code"]]
+    assert (verdict["overall"] == "failed") == bool(broken)
+    assert (verdict["overall"] == "unproven") == bool(untested and not broken)
+    assert verdict["code"] == next((link["code"] for link in broken or untested), None)
+    if verdict["overall"] == "proven":
+        assert all(link["status"] == "ok" for link in links)
+    for entry in [*verdict["links"], *verdict["extras"]]:
+        assert (entry["code"] is None) == (entry["remedy"] is None)
+        assert entry["code"] is None or entry["code"] in _diagnosis.DIAGNOSES
+    for warning in verdict["warnings"]:
+        assert warning["code"] in _diagnosis.DIAGNOSES and isinstance(warning["message"], str)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -100,6 +101,23 @@ def test_a_healthy_container_costs_one_look_and_one_probe() -> None:
     assert verdict["overall"] == "cpu"
     assert engine.asked == ["inspect", "exec"]
     assert _verify.is_as_expected(verdict)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", verdict["checked_at"])
+
+
+@pytest.mark.parametrize(("health", "settled"), [("healthy", True), ("starting", False), ("unhealthy", False), (None, False)])
+def test_only_a_healthy_service_is_expected_to_have_opened_the_gpu(
+    health: str | None, settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    really_judge = _verify.judge
+
+    def judge(expected: Any, evidence: Any, *rest: Any) -> dict[str, Any]:
+        seen.append(evidence.settled)
+        return really_judge(expected, evidence, *rest)
+
+    monkeypatch.setattr(_verify, "judge", judge)
+    verify(FakeEngine(container(health), container("healthy")))
+    assert set(seen) == {settled}
 
 
 def test_an_engine_that_is_not_there_is_a_verdict_and_no_traceback() -> None:
