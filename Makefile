@@ -1,4 +1,4 @@
-# make deploy, make test, make clean: see README.md. Everything that is made here lies in .venv, .build and .cache,
+# make deploy, make audit, make test, make clean: see README.md. Everything that is made here lies in .venv, .build and .cache,
 # except the simulated fleet, which `make clean` takes down too.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -27,10 +27,12 @@ DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache__' -not -name '*.pyc' 2> /dev/null) \
 	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml changelogs/config.yaml
 
-.PHONY: help setup setup-dev build packages engine deploy fleet-up fleet-down test test-% clean
+.PHONY: help setup setup-dev build packages engine deploy audit benchmark fleet-up fleet-down test test-% clean
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
+	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
 	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service molecule)"
+	echo "make benchmark                     the figures that the project promises: cost of the facts, speed of the planner"
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
 	echo "make clean                         remove all of it, the simulated fleet too"
 
@@ -78,7 +80,8 @@ fleet-up: setup engine
 fleet-down:
 	@$(SIMHOST) down --fleet $(DEMO_FLEET)
 
-deploy: setup $(if $(DEMO),fleet-up)
+audit: PLAYBOOK := playbooks/audit.yml
+deploy audit: setup $(if $(DEMO),fleet-up)
 	@rm -f $(MODULES_FILE)
 	status=0
 	PATH="$$PWD/$(BIN):$$PATH" MODULE_COUNTER_FILE="$$PWD/$(MODULES_FILE)" ANSIBLE_CALLBACKS_ENABLED=module_counter \
@@ -86,6 +89,10 @@ deploy: setup $(if $(DEMO),fleet-up)
 		ansible-playbook -i "$(INVENTORY)" "$(PLAYBOOK)" $(ARGS) || status=$$?
 	$(BIN)/python tests/tools/count_modules.py $(MODULES_FILE) $(if $(MAX_MODULES),--max $(MAX_MODULES)) || [ $$status != 0 ] || status=1
 	exit $$status
+
+benchmark: setup-dev engine
+	@$(BIN)/python tests/benchmark/plan.py
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/facts.py --check
 
 test: setup-dev engine
 	@$(BIN)/python tests/checks/run_all.py
