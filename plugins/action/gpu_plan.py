@@ -15,14 +15,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _catalog,
     _driver,
     _findings,
     _fleet,
     _options,
-    _plan_text,
     _planner,
     _recipe,
     _selector,
@@ -86,7 +84,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         options = validated(self._task.args)
         if options["scope"] == "fleet":
             fleet = decide_fleet(options, variables)
-            Display().display(f"\n{_plan_text.render_fleet(fleet)}\n")
             result.update(changed=False, fleet=fleet, ansible_facts={"gpu_fleet": fleet}, _ansible_verbose_override=True)
             return result
         plan = make_plan(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))

@@ -19,7 +19,7 @@ from ansible.utils.display import Display
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _report, _report_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "show": {"type": "str", "choices": ["plan", "verdict", "audit"], "required": True},
+    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit"], "required": True},
     "hosts": {"type": "list", "elements": "str"},
     "path": {"type": "path"},
 }
@@ -56,6 +56,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             records.append(_report.build_record(host, facts, outcome, in_play(host), check, now, others if audit else None))
         if audit:
             text = _report_text.render_audit(records, _fleet(known), _paint)
+        elif options["show"] == "fleet":
+            text = _report_text.render_decision(_fleet(known))
         elif options["show"] == "plan":
             # The plan of a host that is gone now may stem from an earlier run.
             plans = [(record["host"], None if record["result"] == "unreachable" else record["plan"]) for record in records]

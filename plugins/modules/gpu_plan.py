@@ -403,7 +403,7 @@ plan:
 fleet:
   description:
     - The decision for many hosts. Every key is always there; docs/contracts.md describes each.
-    - Also set as C(ansible_facts['gpu_fleet']), and printed.
+    - Also set as C(ansible_facts['gpu_fleet']).
   returned: when O(scope=fleet)
   type: dict
   contains:

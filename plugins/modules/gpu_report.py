@@ -27,11 +27,12 @@ options:
     description:
       - V(plan) prints what would change on each host and why, with the image variants that were rejected. The lines of the
         files are shown by the tasks that write them, in diff mode.
+      - V(fleet) prints what M(difyops.gpu.gpu_plan) with scope V(fleet) decided over many hosts.
       - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
       - V(audit) is for a run that deploys nothing. It prints versions, plan and result of each host, what a deployment would
         change, all warnings with their codes, and what is not the same on all hosts.
     type: str
-    choices: [plan, verdict, audit]
+    choices: [plan, fleet, verdict, audit]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.

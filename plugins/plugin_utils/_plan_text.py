@@ -160,7 +160,7 @@ def _fleet_result(fleet: Mapping[str, Any]) -> str:
 def _candidate_lines(fleet: Mapping[str, Any]) -> list[str]:
     """How many hosts can run each variant, the preferred first; nothing where there is nothing to compare."""
     candidates: Iterable[Mapping[str, Any]] = fleet["candidates"]
-    words = [f"{candidate['variant']} on {candidate['hosts']}" for candidate in candidates]
+    words = [f"{candidate['variant']} on {candidate['hosts']}" for candidate in candidates if candidate["hosts"]]
     if not fleet["gpu_hosts"] or not words:
         return []
     return _entry("runs", f"{', '.join(words)} of {_text.count_hosts(len(fleet['gpu_hosts']))}")

@@ -196,6 +196,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 _PLAN_WORDS = {"ok": "as planned", "change": "differs", "blocked": "BLOCKED"}
 
 
+def render_decision(fleet: Mapping[str, Any] | None) -> str:
+    """Return what was decided over all hosts, or that nothing was."""
+    return render_fleet(fleet) if fleet and fleet.get("schema") == 1 else "FLEET: nothing was decided over its hosts"
+
+
 def render_audit(records: Sequence[Mapping[str, Any]], fleet: Mapping[str, Any] | None, paint: Paint = plain) -> str:
     """Return what an audit found: the table, what is wrong, what a run would change, what is worth knowing, and drift.
 

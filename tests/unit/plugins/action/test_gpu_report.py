@@ -155,5 +155,9 @@ def test_an_audit_reads_other_verdicts_and_the_decision_for_the_fleet(printed: l
     assert "535 on a; 470 on b" in printed[0]
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
     assert [json.loads(line)["containers"] for line in lines] == [[], [failed], []]
+    report(variables(hosts, left=("c",)), show="fleet")
+    assert printed[1].startswith("\nFLEET of 2 hosts: cuda12.6 for 2 hosts") and "535 on a; 470 on b" in printed[1]
+    report(variables({"c": {}}), show="fleet")
+    assert printed[2] == "\nFLEET: nothing was decided over its hosts\n"
     # The same hosts in another report: nothing of the audit counts there.
     assert report(variables(hosts, left=("c",)), show="verdict")["failed_hosts"] == ["c"]

@@ -238,16 +238,14 @@ def test_one_sentence_for_each_mistake_about_a_fleet(context, options, sentence)
     assert str(caught.value).startswith("gpu_plan: ") and sentence in str(caught.value)
 
 
-def test_a_decision_is_printed_and_kept_as_a_fact(context, monkeypatch):
-    shown = []
+def test_a_decision_is_kept_as_a_fact(context, monkeypatch):
     action = gpu_plan.ActionModule.__new__(gpu_plan.ActionModule)
     monkeypatch.setattr(gpu_plan.ActionBase, "run", lambda *_args: {})
-    monkeypatch.setattr(gpu_plan, "Display", lambda: type("Display", (), {"display": staticmethod(shown.append)}))
     monkeypatch.setattr(action, "_task", type("Task", (), {"args": {"scope": "fleet"}}), raising=False)
     variables = {"hostvars": {"a": {"ansible_facts": {"nvidia": nvidia("580.95.05")}}}, "ansible_play_hosts_all": ["a"]}
     result = action.run(None, variables)
     assert result["ansible_facts"] == {"gpu_fleet": result["fleet"]} and result["changed"] is False
-    assert len(shown) == 1 and shown[0].startswith("\nFLEET of 1 host: cuda13.2 for 1 host\n  runs      cuda13.2 on 1, ")
+    assert (result["fleet"]["variant"], result["fleet"]["gpu_hosts"]) == ("cuda13.2", ["a"])
 
 
 def test_the_wishes_reach_the_plan(context):

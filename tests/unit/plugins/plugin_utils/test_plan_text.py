@@ -146,8 +146,7 @@ def test_a_fleet_reads_like_this():
 FLEET of 14 hosts: cuda11.8 for 12 hosts; 1 host without a GPU
   missing   gone-1: decided without
   held back from cuda12.6, cuda12.8 by gpu-12: CUDA 12.x needs driver >= 525.60.13; loaded is 470.256.02
-  runs      cuda13.2 on 0, cuda13.0 on 0, cuda12.6 on 11, cuda12.8 on 11, cuda11.8 on 12, cuda12.4 on 11, cuda12.1 on 11
-            of 12 hosts
+  runs      cuda12.6 on 11, cuda12.8 on 11, cuda11.8 on 12, cuda12.4 on 11, cuda12.1 on 11 of 12 hosts
   differ    drivers: 470.256.02 on gpu-12; 535.247.01 on gpu-[01:11]
   differ    GPUs: 1 x NVIDIA A10 on gpu-[01:11]; 1 x Tesla T4 on gpu-12"""
 
