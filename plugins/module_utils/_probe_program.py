@@ -537,7 +537,9 @@ def run_extra(name: str, source: str, limit_s: float, with_torch: bool) -> dict[
     config = json.dumps({"name": name, "with_torch": with_torch, "limit_s": limit_s})
     program = f"{source}\n\nimport sys\nsys.exit(main({config!r}))\n".encode()
     pipe = subprocess.PIPE
-    child = subprocess.Popen([sys.executable, "-B", "-"], stdin=pipe, stdout=pipe, stderr=pipe)
+    child = subprocess.Popen(  # pylint: disable=ansible-bad-function
+        [sys.executable, "-B", "-"], stdin=pipe, stdout=pipe, stderr=pipe
+    )
     try:
         stdout, stderr = child.communicate(program, timeout=limit_s)
     except subprocess.TimeoutExpired:

@@ -60,11 +60,10 @@ def host(dice: random.Random, number: int) -> dict[str, Any]:
     board, name = dice.choice(BOARDS)
     count = dice.choice([1, 1, 2, 4, 8])
     driver = None if dice.random() < 0.03 else dice.choice(DRIVERS)
-    bound = {"bound_driver": "nvidia"} if driver else {"bound_driver": None, "index": None}
     gpus = [
-        documents.gpu(board, slot, index=slot - 1, name=name, uuid=f"GPU-{number:08x}-0000-4000-8000-{slot:012x}", **bound)
+        documents.gpu(board, slot, index=slot - 1, name=name, uuid=f"GPU-{number:08x}-0000-4000-8000-{slot:012x}", bound_driver="nvidia")
         if driver
-        else documents.gpu(board, slot, name=None, uuid=None, **bound)
+        else documents.gpu(board, slot, name=None, uuid=None, bound_driver=None, index=None)
         for slot in range(1, count + 1)
     ]
     facts = documents.nvidia(driver, gpus)

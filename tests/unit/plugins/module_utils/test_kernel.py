@@ -126,7 +126,7 @@ def test_without_a_kernel_nobody_can_tell(tmp_path):
 
 
 MACHINE = "0f2b9f0a4dbe4d8e8c0a9d2d4b1c7f11"
-EL9 = [f"0-rescue-{MACHINE}", "5.14.0-427.13.1.el9_4.x86_64", "5.14.0-503.11.1.el9_5.x86_64"]
+EL9 = (f"0-rescue-{MACHINE}", "5.14.0-427.13.1.el9_4.x86_64", "5.14.0-503.11.1.el9_5.x86_64")
 
 
 def specification(root, place="boot/loader", versions=EL9):

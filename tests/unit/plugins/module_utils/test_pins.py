@@ -112,8 +112,9 @@ FILES = {
 apt = pytest.mark.skipif(shutil.which("apt-cache") is None, reason="needs apt")
 
 
-def priorities(root, packages=DEB):
+def priorities(root, packages=None):
     """Ask the genuine apt for the priority of each installed version."""
+    packages = packages or DEB
     blocks = (
         f"Package: {p.name}\nStatus: install ok installed\nArchitecture: amd64\nSource: {p.source}\nVersion: {p.version}\nDescription: x\n"
         for p in packages

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _host
 from hypothesis import given
 from hypothesis import strategies as st
 
-DRIVER = {"version": "535.247.01"}
-SAME = {"running": "6.1.0-18-amd64", "next": "6.1.0-18-amd64"}
+DRIVER = MappingProxyType({"version": "535.247.01"})
+SAME = MappingProxyType({"running": "6.1.0-18-amd64", "next": "6.1.0-18-amd64"})
 OTHER = {"running": "6.1.0-18-amd64", "next": "6.1.0-20-amd64"}
 UNKNOWN = {"running": "6.1.0-18-amd64", "next": None}
 
