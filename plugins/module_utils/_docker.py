@@ -270,6 +270,9 @@ class _CliEngine:
         result = self._run("exec", "--interactive", "--", container, *argv, stdin=stdin, timeout_s=timeout_s)
         if result.rc is None:
             raise DockerTimeout(_too_slow(container, timeout_s))
+        # It may have ended in between, as a container does that is started again and again.
+        if result.rc != 0 and result.err.startswith("Error response from daemon:"):
+            raise DockerError(_sentence(result.err))
         return result.rc, result.stdout, result.stderr
 
 

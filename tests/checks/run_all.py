@@ -172,6 +172,13 @@ def service() -> list[Step]:
     return [Step("image service", command, report=report, live=True, environment={"DIFYOPS_CACHE": str(tree.CACHE / "service")})]
 
 
+def diagnosis() -> list[Step]:
+    """Every diagnosis code, the facts and the audit, on simulated hosts that are broken one link at a time."""
+    report = LOGS / "diagnosis.xml"
+    command = [PYTHON, "tests/integration/diagnosis/run.py", f"--junitxml={report}"]
+    return [Step("simulated hosts", command, tree.mirror(), report, live=True, environment={"PYTHONPATH": str(tree.COLLECTIONS)})]
+
+
 def molecule() -> list[Step]:
     """The whole job on simulated hosts."""
     report = LOGS / "molecule.xml"
@@ -180,7 +187,7 @@ def molecule() -> list[Step]:
     return [Step("molecule", ["molecule", "test", "-s", "default"], report=report, live=True, environment=environment)]
 
 
-STAGES: dict[str, Callable[[], list[Step]]] = {stage.__name__: stage for stage in (unit, lint, docs, sanity, service, molecule)}
+STAGES: dict[str, Callable[[], list[Step]]] = {stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, molecule)}
 
 
 def main() -> int:

@@ -159,6 +159,13 @@ def test_exec_without_a_running_container(host):
         host.connect().exec("d", ["true"], b"", 5)
 
 
+def test_exec_in_a_container_that_ends_in_between(host):
+    host.answer("container-inspect-c", {"State": {"Running": True}})
+    program = ["sh", "-c", "echo 'Error response from daemon: Container c is restarting, wait until the container is running' >&2; exit 1"]
+    with pytest.raises(_docker.DockerError, match=r"refused: Container c is restarting, wait until the container is running\.$"):
+        host.connect().exec("c", program, b"", 5)
+
+
 def test_a_command_that_hangs(host):
     (host.path / "docker").write_text("#!/bin/sh\nsleep 60\n")
     with pytest.raises(_docker.DockerUnavailable, match=r"did not answer within 0\.3 seconds"):

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every code of docs/diagnosis.md is produced by a test: here on a simulated host, or by the unit test that is named below. Needs no fleet.
+
+A mark `produces` is no mere claim: after the test the codes of the mark are compared with those that its assertions have seen.
+"""
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .lab import REPO
+
+UNIT = REPO / "tests/unit/plugins"
+# Codes that no state of a host produces, but an option, a catalog, a missing task or a whole fleet; by the constant that the test names
+# them with, where it is another text than the code.
+ELSEWHERE = {
+    # The judge sees from the architectures that PyTorch lists that PTX cannot be compiled, which is DG406, before a kernel is started.
+    "DG509": ("module_utils/test_verdict.py", "test_what_is_broken_is_found_at_its_link", "DG509"),
+    "DG705": ("plugin_utils/test_plan_selector.py", "test_a_stricter_minimum_of_the_catalog", "BELOW_MIN_DRIVER"),
+    "DG715": ("action/test_plan_action.py", "test_facts_come_from_the_host_or_from_the_options", "DG715"),
+    "DG716": ("plugin_utils/test_plan_planner.py", "test_no_gpu_and_no_cpu_variant", "NO_CPU_VARIANT"),
+    "DG719": ("plugin_utils/test_plan_driver.py", "test_impossible_drivers_block_with_the_reason", "DRIVER_IMPOSSIBLE"),
+    "DG727": ("plugin_utils/test_plan_planner.py", "test_an_image_is_not_built_without_buildx", "NO_BUILDX"),
+    "DG730": ("action/test_plan_action.py", "test_facts_of_an_earlier_run_do_not_count_where_an_empty_option_says_so", "DG730"),
+    "DG731": ("plugin_utils/test_plan_fleet.py", "test_hosts_of_which_nothing_is_known", "FLEET_MISSING"),
+    "DG732": ("plugin_utils/test_plan_fleet.py", "test_no_variant_for_all", "FLEET_NO_VARIANT"),
+    "DG733": ("plugin_utils/test_plan_driver.py", "test_a_service_whose_image_nobody_brings_is_blocked", "IMAGE_NOT_APPLIED"),
+    "DG740": ("plugin_utils/test_plan_features.py", "test_a_range_of_cuda", "OUTSIDE_CUDA_RANGE"),
+    "DG741": ("plugin_utils/test_plan_features.py", "test_features_in_a_choice", "FEATURE_MISSING"),
+    "DG755": ("plugin_utils/test_plan_planner.py", "test_force", "FORCED"),
+    "DG761": ("action/test_plan_action.py", "test_facts_of_an_earlier_run_do_not_count_where_an_empty_option_says_so", "DG761"),
+    "DG770": ("plugin_utils/test_plan_driver.py", "test_a_wanted_upgrade_that_the_caller_does_not_make_is_a_warning", "DRIVER_NOT_APPLIED"),
+}
+
+
+def documented() -> set[str]:
+    """Return the codes that have an entry in the guide."""
+    return set(re.findall(r"^### (DG\d{3}) ", (REPO / "docs/diagnosis.md").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def produced() -> set[str]:
+    """Return the codes in the marks of this folder's tests."""
+    found = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "produces":
+                found |= {ast.literal_eval(argument) for argument in node.args}
+    return found
+
+
+def test_every_code_is_produced_by_a_test() -> None:
+    assert documented() - produced() - set(ELSEWHERE) == set()
+
+
+def test_no_test_produces_a_code_that_is_not_documented() -> None:
+    assert (produced() | set(ELSEWHERE)) - documented() == set()
+
+
+def test_a_code_that_a_host_produces_is_not_excused() -> None:
+    assert set(ELSEWHERE) & produced() == set()
+
+
+@pytest.mark.parametrize(("file", "name", "text"), ELSEWHERE.values(), ids=list(ELSEWHERE))
+def test_the_named_unit_test_is_there(file: str, name: str, text: str) -> None:
+    source = (UNIT / file).read_text(encoding="utf-8")
+    assert name in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    assert re.search(rf"\b{text}\b", source)
