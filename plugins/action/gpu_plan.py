@@ -33,6 +33,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "scope": {"type": "str", "default": "host", "choices": ["host", "fleet"]},
     "hosts": {"type": "list", "elements": "str"},
     "missing": {"type": "str", "default": _fleet.BLOCK, "choices": list(_fleet.MISSING)},
+    "gpus_of": {"type": "dict"},
     "fleet": {"type": "dict"},
     "apply": {"type": "list", "elements": "str", "choices": list(_planner.PARTS), "default": list(_planner.PARTS)},
     "driver_policy": {"type": "str", "default": _driver.INSTALL, "choices": list(_driver.POLICIES)},
@@ -96,6 +97,8 @@ def make_plan(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -
     """Return the plan of a host for the checked options of one task. Raises AnsibleActionFail."""
     if options["hosts"] is not None:
         raise AnsibleActionFail("gpu_plan: hosts is for scope fleet only; this task plans the host that it runs for.")
+    if options["gpus_of"] is not None:
+        raise AnsibleActionFail("gpu_plan: gpus_of is for scope fleet only; the GPUs of the host that this task plans are in gpus.")
     nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
     # Empty as an option means not looked at yet. Empty as a fact is no observation either, and nobody said so.
     dify = options["dify"] if options["dify"] is not None else facts.get("dify") or None
@@ -115,7 +118,7 @@ def decide_fleet(options: Mapping[str, Any], variables: Mapping[str, Any]) -> di
         raise AnsibleActionFail(f"gpu_plan: option hosts names {', '.join(unknown)}, which the inventory does not have.")
     facts = {host: _plain((hostvars[host].get("ansible_facts") or {}).get("nvidia")) for host in hosts}
     with _one_sentence():
-        return _fleet.decide(facts, _catalog_of(options), _wishes(options, ""), options["missing"])
+        return _fleet.decide(facts, _catalog_of(options), _wishes(options, ""), options["missing"], _options.gpus_of(options["gpus_of"]))
 
 
 @contextlib.contextmanager

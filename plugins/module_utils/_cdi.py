@@ -83,21 +83,36 @@ def differences(root: str, text: str, facts: Facts, now: Now) -> list[str]:
         reasons.append(f"made for driver {made_for}, loaded is {now.driver}")
     paths = dict.fromkeys(_HOST_PATH.findall(text))
     reasons += [f"names {path}, which is not there" for path in paths if not os.path.lexists(os.path.join(root, path.lstrip("/")))][:3]
-    if "all" in devices:
-        reasons += [f"lacks {node}" for node in _sysfs.nodes(root) if node not in paths]
-    if any(gpu["uuid"] for gpu in now.gpus):
-        parts = [(f"{gpu['index']}:{part['index']}", part["uuid"]) for gpu in now.gpus for part in (gpu["mig"] or {}).get("devices") or []]
-        known = {gpu["uuid"] for gpu in now.gpus}.union(*parts)
-        reasons += [f"names the device {name}, which is not there" for name in devices if _is_telling(name) and name not in known]
-        reasons += [
-            f"lacks the MIG device {name}" for name, uuid in parts if "all" in devices and name not in devices and uuid not in devices
-        ]
+    ours = [gpu for gpu in now.gpus if gpu["bound_driver"] == "nvidia" or gpu["class"] is None]
+    nodes = _sysfs.nodes(root)
+    # The node of a GPU that was handed to a virtual machine since stays behind; one in MIG mode without parts is in no specification.
+    whole = [gpu for gpu in ours if not (gpu["mig"] or {}).get("current") or gpu["mig"]["devices"]]
+    if "all" in devices and sum(node in paths for node in nodes) < len(whole):
+        reasons += [f"lacks {node}" for node in nodes if node not in paths]
+    # By its names a GPU can be missed only where every GPU tells its own; one that is lost tells none.
+    if all(gpu["uuid"] for gpu in ours):
+        reasons += _names_that_differ(devices, ours)
     return reasons
 
 
-def _is_telling(name: str) -> bool:
-    """Say whether a name is that of one GPU or MIG device: a UUID, or the numbers of both."""
-    return re.match("(GPU|MIG)-|[0-9]+:[0-9]+$", name) is not None
+def _names_that_differ(devices: Sequence[str], gpus: Sequence[Facts]) -> list[str]:
+    """Compare the names of devices with the GPUs and MIG devices that are there."""
+    known = {gpu["uuid"] for gpu in gpus}
+    parts = []
+    for gpu in gpus:
+        for part in (gpu["mig"] or {}).get("devices") or []:
+            pair = f"{gpu['index']}:{part['index']}"
+            parts.append((pair, {pair, f"mig{pair}", part["uuid"]}))  # by the strategies of nvidia-ctk
+            known |= parts[-1][1]
+    telling = ["GPU-"]
+    # An ordinary user sees only the MIG devices that were opened to him.
+    if not any(gpu["mig"] is None or gpu["mig"]["devices"] is None or (gpu["mig"]["current"] and os.geteuid()) for gpu in gpus):
+        telling += ["MIG-", "(mig)?[0-9]+:[0-9]+$"]
+    named = [name for name in devices if re.match("|".join(telling), name)] if gpus else []
+    return [
+        *(f"names the device {name}, which is not there" for name in named if name not in known),
+        *(f"lacks the MIG device {pair}" for pair, names in parts if "all" in devices and not names.intersection(devices)),
+    ]
 
 
 def parse(text: str) -> tuple[str, list[str]]:
@@ -152,6 +167,6 @@ def _scalar(text: str | None) -> str:
 
 def runtime_mode(text: str) -> str | None:
     """Return the mode in the configuration of NVIDIA's container runtime (TOML); None when it is not set there."""
-    section = re.search(r"^\s*\[nvidia-container-runtime\]([^[]*)", text, re.MULTILINE)
+    section = re.search(r"^\s*\[nvidia-container-runtime\](.*?)(?:^\s*\[|\Z)", text, re.MULTILINE | re.DOTALL)
     mode = re.search(r"""^\s*mode\s*=\s*["']([^"']+)["']""", section[1], re.MULTILINE) if section else None
     return mode and mode[1]

@@ -17,11 +17,13 @@ from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis
 from ansible_collections.difyops.gpu.plugins.module_utils._probe import ProbeReport
 
 LINKS = ("pci", "bound", "driver", "nvml", "toolkit", "engine", "device", "cuda", "torch", "kernel", "speed")
+# The kernel module by which CUDA reaches a GPU.
+DRIVER = "nvidia"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the plan promised. ``gpu_count`` None: as many as this host's driver holds and the container asks for."""
+    """What the plan promised. ``gpu_count`` None: as many as the container was given."""
 
     mode: str = "gpu"
     variant: str | None = None
@@ -45,6 +47,15 @@ class Evidence:
     health_waited_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Given:
+    """The GPUs of the host that a container was given. ``certain`` False: its configuration does not tell which."""
+
+    gpus: Sequence[Mapping[str, Any]] = ()
+    count: int = 1
+    certain: bool = False
+
+
 @dataclass
 class Link:
     """One link of the chain."""
@@ -66,9 +77,16 @@ class Case:
 
     expected: Expected
     evidence: Evidence
-    wanted: int = 0
     gpus: Sequence[Mapping[str, Any]] = ()
+    given: Given = Given()
     links: dict[str, Link] = field(default_factory=dict)
+    # Links that were not as they should be and that the computation has refuted: warnings.
+    refuted: list[Link] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> int:
+        """How many GPUs CUDA in the container should see."""
+        return self.given.count if self.expected.gpu_count is None else self.expected.gpu_count
 
     @property
     def probe(self) -> ProbeReport:
@@ -77,7 +95,12 @@ class Case:
     @property
     def bound(self) -> list[Mapping[str, Any]]:
         """The GPUs that NVIDIA's driver holds."""
-        return [gpu for gpu in self.gpus if gpu.get("bound_driver") == "nvidia"]
+        return [gpu for gpu in self.gpus if gpu.get("bound_driver") == DRIVER]
+
+    def of_container(self, index: Any) -> Mapping[str, Any] | None:
+        """The GPU that has this number in the container, as far as its configuration tells; None where there is none."""
+        known = type(index) is int and 0 <= index < len(self.given.gpus)
+        return self.given.gpus[index] if known else None
 
     def fact(self, *path: str) -> Any:
         return dig(self.evidence.facts, *path)

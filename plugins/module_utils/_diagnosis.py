@@ -272,7 +272,7 @@ _TABLE = (
     Diagnosis(
         "DG217",
         "The engine cannot give GPUs to containers",
-        "Docker has neither CDI switched on nor the nvidia runtime, so no container can have a GPU.",
+        "Docker has neither CDI switched on nor the nvidia runtime nor the toolkit's hook, so no container can have a GPU.",
         'set {{"features": {{"cdi": true}}}} in /etc/docker/daemon.json (Docker 25 or newer) and restart Docker when the host is free',
     ),
     Diagnosis(

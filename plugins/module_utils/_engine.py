@@ -26,7 +26,8 @@ _PLUGINS = ["~/.docker/cli-plugins", *(f"/usr/{place}/docker/cli-plugins" for pl
 _VERSION = re.compile(r"\bv?([0-9]+(?:\.[0-9]+)+)")
 _CONTAINER_ID = re.compile("[0-9a-f]{64}")
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key", re.IGNORECASE)
-_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/@\s]+@")
+# Up to the last @ before white space: passwords that were not encoded have @ and / in them.
+_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S+@")
 
 
 class NoAnswer(Exception):  # noqa: N818
@@ -166,6 +167,8 @@ class Client:
         result = _command.run(["docker", *asked, "--format", "{{json .}}"], max(0.1, self._deadline - time.monotonic()))
         if result.timed_out:
             raise socket.timeout
+        if re.search("no such (object|container)", result.err, re.IGNORECASE):
+            return 404, b""
         if result.rc:
             raise ValueError(result.err or result.out)
         if asked[0] != "ps":

@@ -18,7 +18,6 @@ from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
     broken,
     dig,
     failed,
-    items,
     mappings,
     number,
     ok,
@@ -96,8 +95,9 @@ def device(case: Case) -> Link:
     nodes = mappings(dig(case.probe.stage("nodes"), "nodes"))
     if not nodes:
         return unsaid(case, "device", expected)
-    closed = [node for node in nodes if node.get("present") and node.get("errno")]
-    if closed:
+    others = _nodes_of_others(case)
+    closed = [node for node in nodes if node.get("present") and node.get("errno") and node.get("path") not in others]
+    if closed and not _cuda_works(case):
         return _closed_node(expected, closed[0])
     missing = [str(node.get("path")) for node in nodes if not node.get("present")]
     gpus = [
@@ -111,6 +111,14 @@ def device(case: Case) -> Link:
     if missing and not _cuda_works(case):
         return failed("device", expected, f"missing: {', '.join(missing)}", "DG301")
     return ok("device", expected, seen)
+
+
+def _nodes_of_others(case: Case) -> set[str]:
+    """The device files of GPUs that the container was not given; a privileged one has them all the same."""
+    if not case.given.certain:
+        return set()
+    others = [gpu for gpu in case.gpus if not any(gpu is given for given in case.given.gpus)]
+    return {f"/dev/nvidia{gpu['index']}" for gpu in others if isinstance(gpu.get("index"), int)}
 
 
 def _closed_node(expected: str, node: Mapping[str, Any]) -> Link:
@@ -129,7 +137,7 @@ def _closed_node(expected: str, node: Mapping[str, Any]) -> Link:
 
 
 def _cuda_works(case: Case) -> bool:
-    """CUDA reached as many GPUs as wanted, so whatever file is missing is not needed on this platform."""
+    """CUDA reached as many GPUs as wanted, so whatever file is missing or closed is not needed."""
     devices = case.probe.stage("devices") or {}
     return number(devices.get("count")) >= max(case.wanted, 1)
 
@@ -185,7 +193,8 @@ def _mig_on(case: Case) -> list[Mapping[str, Any]]:
 
 def _without_mig_device(case: Case, expected: str, seen: str) -> Link:
     gpus = _mig_on(case)
-    bare = next((gpu for gpu in gpus if not items(dig(gpu, "mig", "devices"))), None)
+    # Null means that they could not be listed.
+    bare = next((gpu for gpu in gpus if dig(gpu, "mig", "devices") == []), None)
     if bare is not None:
         seen = f"{seen}, MIG mode is on and {bare.get('pci_address')} has no MIG device"
         action = f"make MIG devices on {bare.get('pci_address')} (nvidia-smi mig -lgip lists the profiles), or switch MIG off"

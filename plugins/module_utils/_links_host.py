@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.difyops.gpu.plugins.module_utils import _links_given
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
+    DRIVER,
     Case,
     Link,
     broken,
@@ -31,49 +33,20 @@ _MISMATCH = 18
 _LIBRARY_NOT_FOUND = 12
 # Characters of a health check's answer that go into a verdict.
 _HEALTH_OUTPUT = 200
-_FOREIGN_OPEN_DRIVERS = ("nouveau", "nova_core")
+FOREIGN_OPEN_DRIVERS = ("nouveau", "nova_core")
 
 
-def wanted_gpus(case: Case) -> int:
-    """How many GPUs the container should see."""
-    if case.expected.gpu_count is not None:
-        return case.expected.gpu_count
-    if any(dig(gpu, "mig", "current") for gpu in case.bound):
-        return 1  # one MIG instance per process, whatever the host has
-    named = [device for device in cdi_devices(case) if not device.endswith("=all")]
-    if named and len(named) == len(cdi_devices(case)):
-        return len(named)
-    return max(len(case.bound), 1)
+# What a GPU can suffer from, by what the facts call it.
+_ILLNESSES = {"lost": "DG111", "reset_required": "DG112", "error": "DG108"}
 
 
-def _device_requests(case: Case) -> list[Mapping[str, Any]]:
-    return mappings(dig(case.evidence.container, "HostConfig", "DeviceRequests"))
-
-
-def cdi_devices(case: Case) -> list[str]:
-    """The CDI devices of the container's own configuration, only NVIDIA's GPUs."""
-    devices = [
-        str(device)
-        for request in _device_requests(case)
-        if request.get("Driver") == "cdi"
-        for device in items(request.get("DeviceIDs"))
-    ]
-    return [device for device in devices if device.startswith("nvidia.com/gpu=")]
-
-
-def _uses_runtime(case: Case) -> bool:
-    """The container gets its GPU from NVIDIA's runtime (or its hook, with --gpus)."""
-    if dig(case.evidence.container, "HostConfig", "Runtime") == "nvidia":
-        return True
-    return any(
-        request.get("Driver") in ("", "nvidia", None) and "gpu" in str(request.get("Capabilities"))
-        for request in _device_requests(case)
-    )
+def illness(gpu: Mapping[str, Any]) -> str | None:
+    """Return the code of what a GPU suffers from, None of one that is well."""
+    return _ILLNESSES.get(str(gpu.get("health")))
 
 
 def pci(case: Case) -> Link:
-    wanted = case.expected.gpu_count or 1
-    expected = plural(wanted, "NVIDIA GPU")
+    expected = plural(case.wanted, "NVIDIA GPU")
     if not case.gpus:
         return failed("pci", expected, "no NVIDIA GPU", "DG101")
     places = ", ".join(
@@ -81,23 +54,22 @@ def pci(case: Case) -> Link:
         for gpu in case.gpus
     )
     seen = f"{len(case.gpus)} ({places})"
-    if len(case.gpus) < wanted:
+    if len(case.gpus) < case.wanted:
         return failed("pci", expected, seen, "DG102")
     return ok("pci", expected, seen)
 
 
 def bound(case: Case) -> Link:
-    wanted = case.expected.gpu_count or 1
-    expected = f"{plural(wanted, 'GPU')} bound to nvidia"
+    expected = f"{plural(case.wanted, 'GPU')} bound to {DRIVER}"
     if reason := broken(case, "pci"):
         return skipped("bound", expected, reason)
-    drivers = [str(gpu.get("bound_driver") or "no driver") for gpu in case.gpus]
-    seen = counted(drivers)
-    if drivers.count("nvidia") >= wanted:
+    seen = counted([str(gpu.get("bound_driver") or "no driver") for gpu in case.gpus])
+    loose = [gpu for gpu in [*case.given.gpus, *case.gpus] if gpu.get("bound_driver") != DRIVER]
+    if len(case.bound) >= case.wanted or not loose:
         return ok("bound", expected, seen)
-    culprit = next(gpu for gpu in case.gpus if gpu.get("bound_driver") != "nvidia")
+    culprit = loose[0]
     driver, address = culprit.get("bound_driver"), culprit.get("pci_address")
-    if driver in _FOREIGN_OPEN_DRIVERS:
+    if driver in FOREIGN_OPEN_DRIVERS:
         return failed("bound", expected, seen, "DG103", driver=driver)
     if driver:
         return failed("bound", expected, seen, "DG104", driver=driver, address=address)
@@ -137,11 +109,11 @@ def nvml(case: Case) -> Link:
     error, source = case.fact("nvml", "error"), case.fact("nvml", "source")
     if source not in ("nvml", "nvidia-smi"):
         return _nvml_silent(expected, error if isinstance(error, Mapping) else {})
-    for gpu in case.gpus:
-        sick = {"lost": "DG111", "reset_required": "DG112", "error": "DG108"}.get(str(gpu.get("health")))
-        if sick:
-            address = gpu.get("pci_address")
-            return failed("nvml", expected, f"{address}: {gpu['health']}", sick, address=address, name=gpu["health"])
+    ill = [gpu for gpu in case.given.gpus if illness(gpu)]
+    # Where nobody knows which GPUs the container has, there must be enough that are well.
+    if ill and (case.given.certain or len(case.given.gpus) - len(ill) < case.wanted):
+        address, health = ill[0].get("pci_address"), str(ill[0].get("health"))
+        return failed("nvml", expected, f"{address}: {health}", str(illness(ill[0])), address=address, name=health)
     return ok("nvml", expected, f"answered by {source}")
 
 
@@ -155,35 +127,53 @@ def _nvml_silent(expected: str, error: Mapping[str, Any]) -> Link:
 
 
 def toolkit(case: Case) -> Link:
-    if case.evidence.container is None:
+    container = case.evidence.container
+    if container is None:
         return _toolkit_unused(case)
-    devices = cdi_devices(case)
+    devices, expected = _links_given.cdi_devices(container), "the container asks for a GPU"
     if devices:
         return _toolkit_cdi(case, devices)
-    if _uses_runtime(case):
-        expected, runtimes = "runtime nvidia in the engine", items(case.fact("engine", "runtimes"))
-        if runtimes and "nvidia" not in runtimes:
-            return failed("toolkit", expected, f"runtimes: {', '.join(map(str, runtimes))}", "DG211")
-        return ok(
-            "toolkit", expected, f"runtime nvidia, toolkit {case.fact('toolkit', 'version') or 'of unknown version'}"
-        )
-    direct = mappings(dig(case.evidence.container, "HostConfig", "Devices"))
-    if any("/dev/nvidia" in str(dig(device, "PathOnHost")) for device in direct):
-        return ok("toolkit", "the container asks for a GPU", "device files passed by hand, no toolkit involved")
-    if dig(case.evidence.container, "HostConfig", "Privileged"):
-        return ok("toolkit", "the container asks for a GPU", "privileged container, no toolkit involved")
-    return failed(
-        "toolkit", "the container asks for a GPU", "no CDI device, no nvidia runtime, no device file", "DG210"
-    )
+    if (name := _links_given.runtime(container)) is not None:
+        return _toolkit_runtime(case, name)
+    if _links_given.is_requested(container):
+        return ok("toolkit", expected, f"asked for with --gpus, {_toolkit_version(case)}")
+    if _links_given.has_nodes(container):
+        return ok("toolkit", expected, "device files passed by hand, no toolkit involved")
+    if dig(container, "HostConfig", "Privileged"):
+        return ok("toolkit", expected, "privileged container, no toolkit involved")
+    return failed("toolkit", expected, "no CDI device, no nvidia runtime, no device file", "DG210")
+
+
+def works_all_the_same(link: Link) -> Link:
+    """Return a link that is not as it should be as a good one: the container computes on its GPU."""
+    return ok(link.link, link.expected, f"{link.seen}; the container computes on the GPU all the same")
+
+
+def _toolkit_version(case: Case) -> str:
+    return f"toolkit {case.fact('toolkit', 'version') or 'of unknown version'}"
+
+
+def _toolkit_runtime(case: Case, name: str) -> Link:
+    expected, known = f"runtime {name} in the engine", [str(runtime) for runtime in items(case.fact("engine", "runtimes"))]
+    if known and name not in known:
+        return failed("toolkit", expected, f"runtimes: {', '.join(known)}", "DG211")
+    wish = _links_given.visible(case.evidence.container)
+    if wish in ("none", "void") and not case.given.certain:
+        return failed("toolkit", expected, f"runtime {name}, and NVIDIA_VISIBLE_DEVICES is {wish}", "DG210")
+    return ok("toolkit", expected, f"runtime {name}, {_toolkit_version(case)}")
 
 
 def _toolkit_unused(case: Case) -> Link:
     """Without a container only the host's side can be judged."""
-    expected = "CDI specification, or runtime nvidia"
-    if "nvidia" in items(case.fact("engine", "runtimes")):
-        return ok("toolkit", expected, "runtime nvidia")
+    expected = "CDI specification, nvidia runtime, or the toolkit's hook for --gpus"
+    runtimes = [name for name in map(str, items(case.fact("engine", "runtimes"))) if name.startswith("nvidia")]
+    if runtimes:
+        return ok("toolkit", expected, f"runtime {', '.join(runtimes)}")
     if case.fact("engine", "cdi_enabled") is False:
-        return failed("toolkit", expected, "CDI is off, and there is no nvidia runtime", "DG217")
+        if _toolkit_absent(case):
+            return failed("toolkit", expected, "CDI is off, and there is neither an nvidia runtime nor the toolkit", "DG217")
+        # The toolkit's hook needs neither a runtime nor CDI.
+        return ok("toolkit", expected, f"CDI is off; {_toolkit_version(case)} with its hook for --gpus")
     if not _spec_devices(case):
         return _undescribed(case, expected)
     return ok("toolkit", expected, _spec_seen(case))
@@ -194,15 +184,16 @@ def _toolkit_cdi(case: Case, devices: Sequence[str]) -> Link:
     if case.fact("engine", "cdi_enabled") is False:
         return failed("toolkit", expected, "CDI is off in the engine", "DG202")
     known = _spec_devices(case)
-    missing = [device for device in devices if device.partition("=")[2] not in known]
+    # The kind runtime.nvidia.com/gpu is described by NVIDIA's runtime itself, for each container.
+    missing = [device for device in devices if device not in known and not device.startswith("runtime.")]
     if missing:
         return _undescribed(case, expected)
-    return ok("toolkit", expected, _spec_seen(case))
+    return ok("toolkit", expected, _spec_seen(case) or "described by NVIDIA's runtime")
 
 
 def _undescribed(case: Case, expected: str) -> Link:
     """Return the link of a device that no specification describes, with the cause that comes first."""
-    known = sorted(_spec_devices(case))
+    known = sorted(name.partition("=")[2] for name in _spec_devices(case))
     seen = f"described: {', '.join(known)}" if known else "no specification for nvidia.com/gpu"
     for spec in mappings(case.fact("toolkit", "cdi", "specs")):
         path, error = spec.get("path"), spec.get("error")
@@ -227,11 +218,12 @@ def _toolkit_absent(case: Case) -> bool:
 def specs(case: Case) -> list[Mapping[str, Any]]:
     """The specifications of the host that describe NVIDIA's GPUs and can be read."""
     found = mappings(case.fact("toolkit", "cdi", "specs"))
-    return [spec for spec in found if spec.get("kind") == "nvidia.com/gpu" and not spec.get("error")]
+    return [spec for spec in found if str(spec.get("kind")).endswith("nvidia.com/gpu") and not spec.get("error")]
 
 
 def _spec_devices(case: Case) -> set[str]:
-    return {str(device) for spec in specs(case) for device in items(spec.get("devices"))}
+    """The names of the devices that are described, as in nvidia.com/gpu=0."""
+    return {f"{spec['kind']}={device}" for spec in specs(case) for device in items(spec.get("devices"))}
 
 
 def _spec_seen(case: Case) -> str:

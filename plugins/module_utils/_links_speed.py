@@ -21,11 +21,11 @@ from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
     broken,
     dig,
     failed,
-    items,
     mappings,
     ok,
     skipped,
 )
+from ansible_collections.difyops.gpu.plugins.module_utils._links_given import by_uuid
 
 # Float32 multiply-adds per clock and multiprocessor, by compute capability.
 # Source: NVIDIA, CUDA C++ Programming Guide, arithmetic instructions, table of the throughput of native arithmetic
@@ -99,32 +99,18 @@ def _device(case: Case, index: Any) -> Mapping[str, Any]:
 
 def _host_gpu(case: Case, device: Mapping[str, Any], index: Any) -> Mapping[str, Any] | None:
     """The host's GPU behind a device of the container: by its UUID, since a container's numbers are its own."""
-    wanted = _digits(device.get("uuid"))
-    if wanted:
-        for gpu in case.gpus:
-            names = [gpu.get("uuid"), *(mig.get("uuid") for mig in mappings(dig(gpu, "mig", "devices")))]
-            if wanted in map(_digits, names):
-                return gpu
-        if any(gpu.get("uuid") for gpu in case.gpus):
-            return None
-    return next((gpu for gpu in case.gpus if gpu.get("index") == index), None)
-
-
-def _digits(uuid: Any) -> str:
-    """Return a UUID without the GPU- or MIG- in front, which differ by who is asked."""
-    return str(uuid or "").partition("-")[2].lower()
-
-
-def _same_id(one: str, other: str) -> bool:
-    """Whether two identifiers name the same container; either may be shortened, as the engine itself shows them."""
-    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+    gpu = by_uuid(case.gpus, device.get("uuid"))
+    if gpu is not None:
+        return gpu
+    if device.get("uuid") and any(one.get("uuid") for one in case.gpus):
+        return None
+    return case.of_container(index)
 
 
 def _others_on(case: Case, device: Mapping[str, Any], index: Any) -> str | None:
-    """Why a slow GPU may be slow for an honest reason: only an idle one can be judged."""
+    """Why a slow GPU may be slow for an honest reason: only an idle one can be judged, and the service itself may be at work."""
     gpu = _host_gpu(case, device, index)
     if gpu is None or not isinstance(gpu.get("processes"), list):
         return "the host does not say what else runs on it"
-    own = str(dig(case.evidence.container, "Id") or "")
-    others = [process for process in items(gpu["processes"]) if not _same_id(own, str(dig(process, "container", "id") or ""))]
-    return f"{len(others)} other process(es) used the GPU" if others else None
+    count = len(gpu["processes"])
+    return f"{count} process{'es' if count > 1 else ''} used the GPU" if count else None

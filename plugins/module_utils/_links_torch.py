@@ -288,8 +288,7 @@ def _device_by_index(case: Case, index: Any) -> Mapping[str, Any]:
     for device in mappings(dig(case.probe.stage("devices"), "devices")):
         if device.get("index") == index and device.get("compute_mode"):
             return device
-    same_order = [gpu for gpu in case.gpus if gpu.get("index") == index]
-    return same_order[0] if same_order else {}
+    return case.of_container(index) or {}
 
 
 def kernel_cpu(case: Case) -> Link:

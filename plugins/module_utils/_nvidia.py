@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from ansible_collections.difyops.gpu.plugins.module_utils import (
     _cdi,
+    _command,
     _engine,
     _host,
     _nvml,
@@ -186,105 +187,138 @@ def _told(packages_said: Callable[[], list[_packages.Package]], warnings: list[F
     return packages
 
 
+def _at(facts: Any, *way: str) -> Any:
+    """Return what lies at the end of a way into a document; None where the way ends before."""
+    for key in way:
+        facts = facts.get(key) if isinstance(facts, dict) else None
+    return facts
+
+
+def _text(facts: Any, *way: str) -> str:
+    """Return the text at the end of a way, empty where there is none."""
+    found = _at(facts, *way)
+    return found if isinstance(found, str) else ""
+
+
+def _list(facts: Any, *way: str) -> list[Any]:
+    found = _at(facts, *way)
+    return found if isinstance(found, list) else []
+
+
+def _dicts(facts: Any, *way: str) -> list[Facts]:
+    return [entry for entry in _list(facts, *way) if isinstance(entry, dict)]
+
+
 def complaints(facts: Facts) -> list[Facts]:
     """Return what an operator should know, as codes with sentences. The codes are those of the verdict."""
-    driver, engine = facts["driver"], facts["engine"]
+    error = _text(facts, "engine", "error")
     found = [
-        *(complaint for gpu in facts["gpus"] for complaint in _gpu_complaints(gpu, driver["loaded"])),
+        *(complaint for gpu in _dicts(facts, "gpus") for complaint in _gpu_complaints(gpu, facts)),
         *_nvml_complaints(facts),
         *_driver_complaints(facts),
         *_container_complaints(facts),
-        ("DG201", None if os.geteuid() and "permission" in (engine["error"] or "") else engine["error"]),
-        ("DG216", engine["daemon_config"]["error"]),
+        ("DG201", None if os.geteuid() and "permission" in error else error),
+        ("DG216", _text(facts, "engine", "daemon_config", "error")),
         ("DG116", "Facts were gathered without root, so those that only root may read are null." if os.geteuid() else None),
     ]
     return [{"code": code, "message": message} for code, message in found if message]
 
 
-def _gpu_complaints(gpu: Facts, loaded: Facts | None) -> Complaints:
-    address, driver, mig = gpu["pci_address"], gpu["bound_driver"], gpu["mig"] or {}
-    if gpu["health"] == "lost":
+def _is_driven(gpu: Facts) -> bool:
+    """Say whether NVIDIA's driver has a GPU; the only one that PCI does not list has it from outside (WSL)."""
+    return _at(gpu, "bound_driver") == "nvidia" or _at(gpu, "class") is None
+
+
+def _gpu_complaints(gpu: Facts, facts: Facts) -> Complaints:
+    address, driver, health = _at(gpu, "pci_address"), _at(gpu, "bound_driver"), _at(gpu, "health")
+    if health == "lost":
         return [("DG111", f"The driver has lost the GPU at {address}.")]
-    if gpu["health"] == "reset_required":
+    if health == "reset_required":
         return [("DG112", f"The GPU at {address} needs a reset before it can be used again.")]
-    if gpu["health"] == "error":
+    if health == "error":
         return [("DG108", f"The driver cannot talk to the GPU at {address}.")]
-    if driver in _OTHER_DRIVERS:
+    if str(driver) in _OTHER_DRIVERS:
         return [("DG103", f"The GPU at {address} is held by {driver}, so NVIDIA's driver cannot have it.")]
-    if driver == "nvidia" or gpu["class"] is None:
+    if _is_driven(gpu):
         found: Complaints = []
+        current, pending = _at(gpu, "mig", "current"), _at(gpu, "mig", "pending")
         # An ordinary user sees only the MIG devices that were opened to him.
-        if mig.get("current") and not mig["devices"] and not os.geteuid():
+        if current and _at(gpu, "mig", "devices") == [] and not os.geteuid():
             found.append(("DG120", f"The GPU at {address} is in MIG mode and has no MIG device, so nothing can use it."))
-        if mig.get("current") is not mig.get("pending"):
-            state = "on" if mig["pending"] else "off"
-            found.append(("DG121", f"MIG mode of the GPU at {address} will be {state} after its next reset."))
+        if current is not pending:
+            found.append(("DG121", f"MIG mode of the GPU at {address} will be {'on' if pending else 'off'} after its next reset."))
         return found
     if driver is not None:
         return [("DG104", f"The GPU at {address} is handed to {driver}.")]
-    if loaded:
-        return [("DG105", f"NVIDIA's driver {loaded['version']} is loaded and does not drive the GPU at {address}.")]
+    if _at(facts, "driver", "loaded"):
+        version = _at(facts, "driver", "loaded", "version")
+        return [("DG105", f"NVIDIA's driver {version} is loaded and does not drive the GPU at {address}.")]
     return [("DG106", f"No driver is loaded for the GPU at {address}.")]
 
 
 def _nvml_complaints(facts: Facts) -> Complaints:
-    error, loaded = facts["nvml"]["error"], facts["driver"]["loaded"]
+    error, loaded = _at(facts, "nvml", "error"), _at(facts, "driver", "loaded")
+    code, name, message = (_at(error, key) for key in ("code", "name", "message"))
     if error is None:
-        if loaded and facts["nvml"]["source"] == _sysfs.SOURCE:
+        if loaded and _at(facts, "nvml", "source") == _sysfs.SOURCE:
             return [("DG110", "A driver is loaded, and neither pynvml nor nvidia-smi is there to ask it.")]
         return []
-    if error["name"] == "TIMEOUT":
-        return [("DG109", error["message"])]
-    if error["code"] == _observer.VERSION_MISMATCH:
-        installed = (facts["driver"]["installed"] or {}).get("version")
-        version = loaded["version"] if loaded else None
+    if name == "TIMEOUT":
+        return [("DG109", _text(error, "message") or "The NVIDIA driver hangs.")]
+    if code == _observer.VERSION_MISMATCH:
+        installed, version = _at(facts, "driver", "installed", "version"), _at(loaded, "version")
         library = f" ({installed} is installed)" if installed and installed != version else ""
         return [("DG107", f"The loaded driver ({version}) and the driver's library differ{library}.")]
     # Without a loaded driver there is nothing to talk to; that was said for the GPU.
-    if not loaded and error["code"] in (_observer.DRIVER_NOT_LOADED, _observer.LIBRARY_NOT_FOUND):
+    if not loaded and code in (_observer.DRIVER_NOT_LOADED, _observer.LIBRARY_NOT_FOUND):
         return []
-    return [("DG108", f"{error['name']}: {error['message']}")]
+    return [("DG108", f"{name}: {message}")]
 
 
 def _driver_complaints(facts: Facts) -> Complaints:
-    driver, manager, following = facts["driver"], facts["driver"]["fabric_manager"], facts["host"]["kernel"]["next"]
-    installed, loaded = driver["installed"] or {}, driver["loaded"] or {}
-    versions = {part["version"] for part in (installed, loaded) if part.get("version")}
+    driver = _at(facts, "driver")
+    manager = {key: _at(driver, "fabric_manager", key) for key in ("needed", "installed", "running", "matches_driver", "version")}
+    installed, loaded = _text(driver, "installed", "version"), _text(driver, "loaded", "version")
     found: Complaints = []
     if manager["needed"]:
         trouble = "is not installed" if not manager["installed"] else "does not run" if manager["running"] is False else None
         if trouble is None and manager["matches_driver"] is False:
-            trouble = f"is of version {manager['version']}, the loaded driver of {loaded.get('version')}"
+            trouble = f"is of version {manager['version']}, the loaded driver of {loaded or 'an unknown one'}"
         found.append(("DG117", trouble and f"This host has NVSwitches, and their fabric manager {trouble}."))
-    if versions and driver["next_kernel_has_module"] is False:
+    if (installed or loaded) and _at(driver, "next_kernel_has_module") is False:
+        following = _at(facts, "host", "kernel", "next")
         found.append(("DG118", f"Kernel {following} boots next, and no NVIDIA module is there for it."))
-    if driver["reboot_required"]:
-        found.append(("DG119", f"A reboot is pending: {' '.join(driver['reboot_reasons'])}"))
-    if len(versions) == 2 and not driver["mismatch"]:
-        found.append(("DG122", f"Driver {installed['version']} is installed, {loaded['version']} is loaded until the next reboot."))
+    if _at(driver, "reboot_required"):
+        found.append(("DG119", f"A reboot is pending: {' '.join(map(str, _list(driver, 'reboot_reasons')))}"))
+    if installed and loaded and installed != loaded and not _at(driver, "mismatch"):
+        found.append(("DG122", f"Driver {installed} is installed, {loaded} is loaded until the next reboot."))
     return found
 
 
 def _container_complaints(facts: Facts) -> Complaints:
-    toolkit, engine, specs = facts["toolkit"], facts["engine"], facts["toolkit"]["cdi"]["specs"]
-    driven = any(gpu["bound_driver"] == "nvidia" or gpu["class"] is None for gpu in facts["gpus"])
-    runtime = any("nvidia" in name for name in engine["runtimes"])
-    versions = {name: version for name, version in toolkit["packages"].items() if version}
-    known = not any(warning["code"] == "DG114" for warning in facts["warnings"])
+    engine, specs = _at(facts, "engine"), _dicts(facts, "toolkit", "cdi", "specs")
+    driven = any(map(_is_driven, _dicts(facts, "gpus")))
+    runtime = any("nvidia" in str(name) for name in _list(engine, "runtimes"))
+    packages = _at(facts, "toolkit", "packages")
+    versions = {name: version for name, version in packages.items() if version} if isinstance(packages, dict) else {}
+    known = not any(warning.get("code") == "DG114" for warning in _dicts(facts, "warnings"))
     found: Complaints = []
-    if driven and known and not (versions or runtime or any((spec["kind"] or "").startswith("nvidia.com/") for spec in specs)):
+    # Where Docker finds this program of the toolkit, docker run --gpus needs neither CDI nor a runtime.
+    hook = versions.get("nvidia-container-toolkit") or _command.find("nvidia-container-runtime-hook")
+    ours = any(_text(spec, "kind").startswith("nvidia.com/") for spec in specs)
+    if driven and known and not (versions or hook or runtime or ours):
         found.append(("DG212", "The NVIDIA container toolkit is not installed, so containers cannot be given the GPU."))
-    if driven and engine["running"] and engine["name"] == "docker" and not (runtime or engine["cdi_enabled"]):
-        found.append(("DG217", "Docker gives GPUs to containers neither by CDI nor by the nvidia runtime."))
-    if toolkit["lockstep"] is False:
+    docker = _at(engine, "running") and _at(engine, "name") == "docker"
+    if driven and docker and not (runtime or _at(engine, "cdi_enabled") or hook):
+        found.append(("DG217", "Docker gives GPUs to containers neither by CDI nor by the nvidia runtime, and finds no hook for --gpus."))
+    if _at(facts, "toolkit", "lockstep") is False:
         told = ", ".join(f"{name} {version}" for name, version in versions.items())
         found.append(("DG115", f"The packages of the container toolkit are of different versions: {told}."))
     for spec in specs:
-        found.append(("DG215", spec["error"]))
-        if spec["stale"]:
-            found.append(("DG214", f"{spec['path']} is out of date: {'; '.join(spec['reasons'])}."))
-        if spec["shadowed"]:
-            found.append(
-                ("DG218", f"{spec['path']} is not used for {', '.join(spec['shadowed'])}: another CDI specification defines the same.")
-            )
+        path, shadowed = _at(spec, "path"), ", ".join(map(str, _list(spec, "shadowed")))
+        found.append(("DG215", _text(spec, "error")))
+        if _at(spec, "stale"):
+            found.append(("DG214", f"{path} is out of date: {'; '.join(map(str, _list(spec, 'reasons')))}."))
+        if shadowed:
+            found.append(("DG218", f"{path} is not used for {shadowed}: another CDI specification defines the same."))
     return found

@@ -172,20 +172,32 @@ def cdi_differences(root: str, text: str, facts: sysfs_Facts, now: cdi_Now) -> l
         reasons.append(f"made for driver {made_for}, loaded is {now.driver}")
     paths = dict.fromkeys(cdi__HOST_PATH.findall(text))
     reasons += [f"names {path}, which is not there" for path in paths if not os.path.lexists(os.path.join(root, path.lstrip("/")))][:3]
-    if "all" in devices:
-        reasons += [f"lacks {node}" for node in sysfs_nodes(root) if node not in paths]
-    if any((gpu["uuid"] for gpu in now.gpus)):
-        parts = [(f"{gpu['index']}:{part['index']}", part["uuid"]) for gpu in now.gpus for part in (gpu["mig"] or {}).get("devices") or []]
-        known = {gpu["uuid"] for gpu in now.gpus}.union(*parts)
-        reasons += [f"names the device {name}, which is not there" for name in devices if cdi__is_telling(name) and name not in known]
-        reasons += [
-            f"lacks the MIG device {name}" for name, uuid in parts if "all" in devices and name not in devices and (uuid not in devices)
-        ]
+    ours = [gpu for gpu in now.gpus if gpu["bound_driver"] == "nvidia" or gpu["class"] is None]
+    nodes = sysfs_nodes(root)
+    whole = [gpu for gpu in ours if not (gpu["mig"] or {}).get("current") or gpu["mig"]["devices"]]
+    if "all" in devices and sum((node in paths for node in nodes)) < len(whole):
+        reasons += [f"lacks {node}" for node in nodes if node not in paths]
+    if all((gpu["uuid"] for gpu in ours)):
+        reasons += cdi__names_that_differ(devices, ours)
     return reasons
 
 
-def cdi__is_telling(name: str) -> bool:
-    return re.match("(GPU|MIG)-|[0-9]+:[0-9]+$", name) is not None
+def cdi__names_that_differ(devices: Sequence[str], gpus: Sequence[sysfs_Facts]) -> list[str]:
+    known = {gpu["uuid"] for gpu in gpus}
+    parts = []
+    for gpu in gpus:
+        for part in (gpu["mig"] or {}).get("devices") or []:
+            pair = f"{gpu['index']}:{part['index']}"
+            parts.append((pair, {pair, f"mig{pair}", part["uuid"]}))
+            known |= parts[-1][1]
+    telling = ["GPU-"]
+    if not any((gpu["mig"] is None or gpu["mig"]["devices"] is None or (gpu["mig"]["current"] and os.geteuid()) for gpu in gpus)):
+        telling += ["MIG-", "(mig)?[0-9]+:[0-9]+$"]
+    named = [name for name in devices if re.match("|".join(telling), name)] if gpus else []
+    return [
+        *(f"names the device {name}, which is not there" for name in named if name not in known),
+        *(f"lacks the MIG device {pair}" for pair, names in parts if "all" in devices and (not names.intersection(devices))),
+    ]
 
 
 def cdi_parse(text: str) -> tuple[str, list[str]]:
@@ -233,7 +245,7 @@ def cdi__scalar(text: str | None) -> str:
 
 
 def cdi_runtime_mode(text: str) -> str | None:
-    section = re.search("^\\s*\\[nvidia-container-runtime\\]([^[]*)", text, re.MULTILINE)
+    section = re.search("^\\s*\\[nvidia-container-runtime\\](.*?)(?:^\\s*\\[|\\Z)", text, re.MULTILINE | re.DOTALL)
     mode = re.search("^\\s*mode\\s*=\\s*[\"']([^\"']+)[\"']", section[1], re.MULTILINE) if section else None
     return mode and mode[1]
 
@@ -405,7 +417,7 @@ engine__PLUGINS = [
 engine__VERSION = re.compile("\\bv?([0-9]+(?:\\.[0-9]+)+)")
 engine__CONTAINER_ID = re.compile("[0-9a-f]{64}")
 engine__SECRET_NAME = re.compile("passw|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key", re.IGNORECASE)
-engine__USER_IN_URL = re.compile("([A-Za-z][A-Za-z0-9+.-]*://)[^/@\\s]+@")
+engine__USER_IN_URL = re.compile("([A-Za-z][A-Za-z0-9+.-]*://)\\S+@")
 
 
 class engine_NoAnswer(Exception):
@@ -540,6 +552,8 @@ class engine_Client:
         result = command_run(["docker", *asked, "--format", "{{json .}}"], max(0.1, self._deadline - time.monotonic()))
         if result.timed_out:
             raise socket.timeout
+        if re.search("no such (object|container)", result.err, re.IGNORECASE):
+            return (404, b"")
         if result.rc:
             raise ValueError(result.err or result.out)
         if asked[0] != "ps":
@@ -627,6 +641,7 @@ observer_LIBRARY_NOT_FOUND = 12
 observer_GPU_IS_LOST = 15
 observer_RESET_REQUIRED = 16
 observer_VERSION_MISMATCH = 18
+observer_GPU_NOT_FOUND = 28
 observer_ERROR_UNKNOWN = 999
 observer_ERROR_NAMES = {
     4: "NO_PERMISSION",
@@ -1366,9 +1381,12 @@ class nvml__Session:
         facts["health"] = observer_health_of(self._fault)
         return (observer_pci_address(bus_id.decode() if isinstance(bus_id, bytes) else bus_id), facts)
 
-    def _mig_devices(self, handle: Any) -> list[observer_Facts]:
+    def _mig_devices(self, handle: Any) -> list[observer_Facts] | None:
         found = []
-        for slot in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        slots = self.ask("nvmlDeviceGetMaxMigDeviceCount", handle)
+        if slots is None:
+            return None
+        for slot in range(slots):
             device = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
             if device is not None:
                 name, memory = (self.text("nvmlDeviceGetName", device), self.ask("nvmlDeviceGetMemoryInfo", device))
@@ -1434,6 +1452,9 @@ smi__FORM = "--format=csv,noheader,nounits"
 smi__UNKNOWN_FIELD = re.compile('Field "([^"]+)" is not a valid field')
 smi__NO_HANDLE = re.compile("device handle for GPU\\s*([0-9A-Fa-f][0-9A-Fa-f:.]*): (.+)")
 smi__CUDA_VERSION = re.compile("(?:^CUDA Version\\s*: *|<cuda_version>)([0-9]+\\.[0-9]+)", re.MULTILINE)
+smi__MIG_MEMORY = re.compile(
+    "<mig_device>\\s*<index>([0-9]+)</index>(?:(?!</?mig_device>).)*?<fb_memory_usage>\\s*<total>([0-9]+) M" + "iB", re.DOTALL
+)
 smi__LISTED = re.compile("^(?:GPU [0-9]+:|\\s+MIG (\\S+)\\s+Device\\s+([0-9]+):).*\\(UUID: ([^)]+)\\)", re.MULTILINE)
 smi__SWITCH = {"enabled": True, "disabled": False}
 smi__ACTIONS = {"reset": "gpu_reset", "reboot": "node_reboot"}
@@ -1494,26 +1515,39 @@ def smi__understand(
     gpus.pop("", None)
     if not gpus:
         failure = smi_parse_failure(result)
+        if failure["code"] == observer_GPU_NOT_FOUND and (not addresses):
+            return observer_Observation(smi_SOURCE, ok=True, cuda_version=smi__cuda_version(ask))
         return observer_Observation(smi_SOURCE, False, failure["message"], failure)
     apps = ask("--query-compute-apps=gpu_uuid,pid,used_memory", smi__FORM)
     processes = smi_parse_processes(apps.out) if isinstance(apps, command_Result) and apps.rc == 0 else None
     divided = any(((gpu.get("mig") or {}).get("current") for gpu in gpus.values()))
-    listed = ask("--list-gpus") if divided else None
-    parts = smi_parse_mig_devices(listed.out) if isinstance(listed, command_Result) else {}
-    for gpu in gpus.values():
+    listed = smi__said(ask("--list-gpus")) if divided else ""
+    everything = smi__said(ask("-q", "-x")) if listed else ""
+    parts, sizes = (smi_parse_mig_devices(listed), smi_parse_mig_memory(everything))
+    for address, gpu in gpus.items():
         if gpu.get("uuid"):
             gpu["processes"] = None if processes is None else processes.get(gpu["uuid"], [])
-            gpu["mig"]["devices"] = parts.get(gpu["uuid"], [])
+            if gpu["mig"]["current"]:
+                gpu["mig"]["devices"] = parts.get(gpu["uuid"])
+            for part in gpu["mig"]["devices"] or ():
+                part["memory_total_mib"] = sizes.get((address, part["index"]))
     return observer_Observation(
         smi_SOURCE,
         ok=True,
         driver_version=driver_version,
-        cuda_version=smi__cuda_version(ask),
+        cuda_version=smi__cuda_version(ask, everything),
         gpus={**{address: {"health": "error"} for address in addresses}, **gpus},
     )
 
 
-def smi__cuda_version(ask: Callable[..., smi_Asked]) -> str | None:
+def smi__said(result: smi_Asked) -> str:
+    return result.out if isinstance(result, command_Result) else ""
+
+
+def smi__cuda_version(ask: Callable[..., smi_Asked], everything: str = "") -> str | None:
+    known = smi__CUDA_VERSION.search(everything)
+    if known:
+        return known[1]
     for arguments in (("--version",), ("-q", "-x")):
         result = ask(*arguments)
         found = None if isinstance(result, observer_Observation) else smi__CUDA_VERSION.search(result.out)
@@ -1597,9 +1631,19 @@ def smi_parse_mig_devices(text: str) -> dict[str, list[observer_Facts]]:
     parent = ""
     for profile, index, uuid in smi__LISTED.findall(text):
         parent = parent if profile else uuid
+        parts = found.setdefault(parent, [])
         if profile:
-            found.setdefault(parent, []).append(observer_mig_device(smi__number(index), f"MIG {profile}", uuid, profile, None))
+            parts.append(observer_mig_device(smi__number(index), f"MIG {profile}", uuid, profile, None))
     return found
+
+
+def smi_parse_mig_memory(text: str) -> dict[tuple[str | None, int], int]:
+    gpus = [part.partition('"') for part in text.split('<gpu id="')[1:]]
+    return {
+        (observer_pci_address(place), int(index)): int(memory)
+        for place, _quote, rest in gpus
+        for index, memory in smi__MIG_MEMORY.findall(rest)
+    }
 
 
 def smi_parse_refusals(text: str) -> list[tuple[str, int]]:
@@ -1761,102 +1805,133 @@ def nvidia__told(packages_said: Callable[[], list[packages_Package]], warnings: 
     return packages
 
 
+def nvidia__at(facts: Any, *way: str) -> Any:
+    for key in way:
+        facts = facts.get(key) if isinstance(facts, dict) else None
+    return facts
+
+
+def nvidia__text(facts: Any, *way: str) -> str:
+    found = nvidia__at(facts, *way)
+    return found if isinstance(found, str) else ""
+
+
+def nvidia__list(facts: Any, *way: str) -> list[Any]:
+    found = nvidia__at(facts, *way)
+    return found if isinstance(found, list) else []
+
+
+def nvidia__dicts(facts: Any, *way: str) -> list[observer_Facts]:
+    return [entry for entry in nvidia__list(facts, *way) if isinstance(entry, dict)]
+
+
 def nvidia_complaints(facts: observer_Facts) -> list[observer_Facts]:
-    driver, engine = (facts["driver"], facts["engine"])
+    error = nvidia__text(facts, "engine", "error")
     found = [
-        *(complaint for gpu in facts["gpus"] for complaint in nvidia__gpu_complaints(gpu, driver["loaded"])),
+        *(complaint for gpu in nvidia__dicts(facts, "gpus") for complaint in nvidia__gpu_complaints(gpu, facts)),
         *nvidia__nvml_complaints(facts),
         *nvidia__driver_complaints(facts),
         *nvidia__container_complaints(facts),
-        ("DG201", None if os.geteuid() and "permission" in (engine["error"] or "") else engine["error"]),
-        ("DG216", engine["daemon_config"]["error"]),
+        ("DG201", None if os.geteuid() and "permission" in error else error),
+        ("DG216", nvidia__text(facts, "engine", "daemon_config", "error")),
         ("DG116", "Facts were gathered without root, so those that only root may read are null." if os.geteuid() else None),
     ]
     return [{"code": code, "message": message} for code, message in found if message]
 
 
-def nvidia__gpu_complaints(gpu: observer_Facts, loaded: observer_Facts | None) -> nvidia_Complaints:
-    address, driver, mig = (gpu["pci_address"], gpu["bound_driver"], gpu["mig"] or {})
-    if gpu["health"] == "lost":
+def nvidia__is_driven(gpu: observer_Facts) -> bool:
+    return nvidia__at(gpu, "bound_driver") == "nvidia" or nvidia__at(gpu, "class") is None
+
+
+def nvidia__gpu_complaints(gpu: observer_Facts, facts: observer_Facts) -> nvidia_Complaints:
+    address, driver, health = (nvidia__at(gpu, "pci_address"), nvidia__at(gpu, "bound_driver"), nvidia__at(gpu, "health"))
+    if health == "lost":
         return [("DG111", f"The driver has lost the GPU at {address}.")]
-    if gpu["health"] == "reset_required":
+    if health == "reset_required":
         return [("DG112", f"The GPU at {address} needs a reset before it can be used again.")]
-    if gpu["health"] == "error":
+    if health == "error":
         return [("DG108", f"The driver cannot talk to the GPU at {address}.")]
-    if driver in nvidia__OTHER_DRIVERS:
+    if str(driver) in nvidia__OTHER_DRIVERS:
         return [("DG103", f"The GPU at {address} is held by {driver}, so NVIDIA's driver cannot have it.")]
-    if driver == "nvidia" or gpu["class"] is None:
+    if nvidia__is_driven(gpu):
         found: nvidia_Complaints = []
-        if mig.get("current") and (not mig["devices"]) and (not os.geteuid()):
+        current, pending = (nvidia__at(gpu, "mig", "current"), nvidia__at(gpu, "mig", "pending"))
+        if current and nvidia__at(gpu, "mig", "devices") == [] and (not os.geteuid()):
             found.append(("DG120", f"The GPU at {address} is in MIG mode and has no MIG device, so nothing can use it."))
-        if mig.get("current") is not mig.get("pending"):
-            state = "on" if mig["pending"] else "off"
-            found.append(("DG121", f"MIG mode of the GPU at {address} will be {state} after its next reset."))
+        if current is not pending:
+            found.append(("DG121", f"MIG mode of the GPU at {address} will be {('on' if pending else 'off')} after its next reset."))
         return found
     if driver is not None:
         return [("DG104", f"The GPU at {address} is handed to {driver}.")]
-    if loaded:
-        return [("DG105", f"NVIDIA's driver {loaded['version']} is loaded and does not drive the GPU at {address}.")]
+    if nvidia__at(facts, "driver", "loaded"):
+        version = nvidia__at(facts, "driver", "loaded", "version")
+        return [("DG105", f"NVIDIA's driver {version} is loaded and does not drive the GPU at {address}.")]
     return [("DG106", f"No driver is loaded for the GPU at {address}.")]
 
 
 def nvidia__nvml_complaints(facts: observer_Facts) -> nvidia_Complaints:
-    error, loaded = (facts["nvml"]["error"], facts["driver"]["loaded"])
+    error, loaded = (nvidia__at(facts, "nvml", "error"), nvidia__at(facts, "driver", "loaded"))
+    code, name, message = (nvidia__at(error, key) for key in ("code", "name", "message"))
     if error is None:
-        if loaded and facts["nvml"]["source"] == sysfs_SOURCE:
+        if loaded and nvidia__at(facts, "nvml", "source") == sysfs_SOURCE:
             return [("DG110", "A driver is loaded, and neither pynvml nor nvidia-smi is there to ask it.")]
         return []
-    if error["name"] == "TIMEOUT":
-        return [("DG109", error["message"])]
-    if error["code"] == observer_VERSION_MISMATCH:
-        installed = (facts["driver"]["installed"] or {}).get("version")
-        version = loaded["version"] if loaded else None
+    if name == "TIMEOUT":
+        return [("DG109", nvidia__text(error, "message") or "The NVIDIA driver hangs.")]
+    if code == observer_VERSION_MISMATCH:
+        installed, version = (nvidia__at(facts, "driver", "installed", "version"), nvidia__at(loaded, "version"))
         library = f" ({installed} is installed)" if installed and installed != version else ""
         return [("DG107", f"The loaded driver ({version}) and the driver's library differ{library}.")]
-    if not loaded and error["code"] in (observer_DRIVER_NOT_LOADED, observer_LIBRARY_NOT_FOUND):
+    if not loaded and code in (observer_DRIVER_NOT_LOADED, observer_LIBRARY_NOT_FOUND):
         return []
-    return [("DG108", f"{error['name']}: {error['message']}")]
+    return [("DG108", f"{name}: {message}")]
 
 
 def nvidia__driver_complaints(facts: observer_Facts) -> nvidia_Complaints:
-    driver, manager, following = (facts["driver"], facts["driver"]["fabric_manager"], facts["host"]["kernel"]["next"])
-    installed, loaded = (driver["installed"] or {}, driver["loaded"] or {})
-    versions = {part["version"] for part in (installed, loaded) if part.get("version")}
+    driver = nvidia__at(facts, "driver")
+    manager = {key: nvidia__at(driver, "fabric_manager", key) for key in ("needed", "installed", "running", "matches_driver", "version")}
+    installed, loaded = (nvidia__text(driver, "installed", "version"), nvidia__text(driver, "loaded", "version"))
     found: nvidia_Complaints = []
     if manager["needed"]:
         trouble = "is not installed" if not manager["installed"] else "does not run" if manager["running"] is False else None
         if trouble is None and manager["matches_driver"] is False:
-            trouble = f"is of version {manager['version']}, the loaded driver of {loaded.get('version')}"
+            trouble = f"is of version {manager['version']}, the loaded driver of {loaded or 'an unknown one'}"
         found.append(("DG117", trouble and f"This host has NVSwitches, and their fabric manager {trouble}."))
-    if versions and driver["next_kernel_has_module"] is False:
+    if (installed or loaded) and nvidia__at(driver, "next_kernel_has_module") is False:
+        following = nvidia__at(facts, "host", "kernel", "next")
         found.append(("DG118", f"Kernel {following} boots next, and no NVIDIA module is there for it."))
-    if driver["reboot_required"]:
-        found.append(("DG119", f"A reboot is pending: {' '.join(driver['reboot_reasons'])}"))
-    if len(versions) == 2 and (not driver["mismatch"]):
-        found.append(("DG122", f"Driver {installed['version']} is installed, {loaded['version']} is loaded until the next reboot."))
+    if nvidia__at(driver, "reboot_required"):
+        found.append(("DG119", f"A reboot is pending: {' '.join(map(str, nvidia__list(driver, 'reboot_reasons')))}"))
+    if installed and loaded and (installed != loaded) and (not nvidia__at(driver, "mismatch")):
+        found.append(("DG122", f"Driver {installed} is installed, {loaded} is loaded until the next reboot."))
     return found
 
 
 def nvidia__container_complaints(facts: observer_Facts) -> nvidia_Complaints:
-    toolkit, engine, specs = (facts["toolkit"], facts["engine"], facts["toolkit"]["cdi"]["specs"])
-    driven = any((gpu["bound_driver"] == "nvidia" or gpu["class"] is None for gpu in facts["gpus"]))
-    runtime = any(("nvidia" in name for name in engine["runtimes"]))
-    versions = {name: version for name, version in toolkit["packages"].items() if version}
-    known = not any((warning["code"] == "DG114" for warning in facts["warnings"]))
+    engine, specs = (nvidia__at(facts, "engine"), nvidia__dicts(facts, "toolkit", "cdi", "specs"))
+    driven = any(map(nvidia__is_driven, nvidia__dicts(facts, "gpus")))
+    runtime = any(("nvidia" in str(name) for name in nvidia__list(engine, "runtimes")))
+    packages = nvidia__at(facts, "toolkit", "packages")
+    versions = {name: version for name, version in packages.items() if version} if isinstance(packages, dict) else {}
+    known = not any((warning.get("code") == "DG114" for warning in nvidia__dicts(facts, "warnings")))
     found: nvidia_Complaints = []
-    if driven and known and (not (versions or runtime or any(((spec["kind"] or "").startswith("nvidia.com/") for spec in specs)))):
+    hook = versions.get("nvidia-container-toolkit") or command_find("nvidia-container-runtime-hook")
+    ours = any((nvidia__text(spec, "kind").startswith("nvidia.com/") for spec in specs))
+    if driven and known and (not (versions or hook or runtime or ours)):
         found.append(("DG212", "The NVIDIA container toolkit is not installed, so containers cannot be given the GPU."))
-    if driven and engine["running"] and (engine["name"] == "docker") and (not (runtime or engine["cdi_enabled"])):
-        found.append(("DG217", "Docker gives GPUs to containers neither by CDI nor by the nvidia runtime."))
-    if toolkit["lockstep"] is False:
+    docker = nvidia__at(engine, "running") and nvidia__at(engine, "name") == "docker"
+    if driven and docker and (not (runtime or nvidia__at(engine, "cdi_enabled") or hook)):
+        found.append(
+            ("DG217", "Docker gives GPUs to containers neither by CDI nor by the nvidia runtime, and finds no hook for --gp" + "us.")
+        )
+    if nvidia__at(facts, "toolkit", "lockstep") is False:
         told = ", ".join((f"{name} {version}" for name, version in versions.items()))
         found.append(("DG115", f"The packages of the container toolkit are of different versions: {told}."))
     for spec in specs:
-        found.append(("DG215", spec["error"]))
-        if spec["stale"]:
-            found.append(("DG214", f"{spec['path']} is out of date: {'; '.join(spec['reasons'])}."))
-        if spec["shadowed"]:
-            found.append(
-                ("DG218", f"{spec['path']} is not used for {', '.join(spec['shadowed'])}: another CDI specification defines the same.")
-            )
+        path, shadowed = (nvidia__at(spec, "path"), ", ".join(map(str, nvidia__list(spec, "shadowed"))))
+        found.append(("DG215", nvidia__text(spec, "error")))
+        if nvidia__at(spec, "stale"):
+            found.append(("DG214", f"{path} is out of date: {'; '.join(map(str, nvidia__list(spec, 'reasons')))}."))
+        if shadowed:
+            found.append(("DG218", f"{path} is not used for {shadowed}: another CDI specification defines the same."))
     return found

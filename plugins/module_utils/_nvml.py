@@ -168,9 +168,12 @@ class _Session:
         facts["health"] = _observer.health_of(self._fault)
         return _observer.pci_address(bus_id.decode() if isinstance(bus_id, bytes) else bus_id), facts
 
-    def _mig_devices(self, handle: Any) -> list[Facts]:
+    def _mig_devices(self, handle: Any) -> list[Facts] | None:
         found = []
-        for slot in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        slots = self.ask("nvmlDeviceGetMaxMigDeviceCount", handle)
+        if slots is None:
+            return None
+        for slot in range(slots):
             device = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
             if device is not None:  # not every slot is taken
                 name, memory = self.text("nvmlDeviceGetName", device), self.ask("nvmlDeviceGetMemoryInfo", device)

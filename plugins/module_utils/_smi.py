@@ -48,6 +48,9 @@ _FORM = "--format=csv,noheader,nounits"
 _UNKNOWN_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
 _NO_HANDLE = re.compile(r"device handle for GPU\s*([0-9A-Fa-f][0-9A-Fa-f:.]*): (.+)")
 _CUDA_VERSION = re.compile(r"(?:^CUDA Version\s*: *|<cuda_version>)([0-9]+\.[0-9]+)", re.MULTILINE)
+_MIG_MEMORY = re.compile(
+    r"<mig_device>\s*<index>([0-9]+)</index>(?:(?!</?mig_device>).)*?<fb_memory_usage>\s*<total>([0-9]+) MiB", re.DOTALL
+)
 _LISTED = re.compile(r"^(?:GPU [0-9]+:|\s+MIG (\S+)\s+Device\s+([0-9]+):).*\(UUID: ([^)]+)\)", re.MULTILINE)
 _SWITCH = {"enabled": True, "disabled": False}
 # What nvidia-smi calls otherwise than nvml.h does.
@@ -115,27 +118,44 @@ def _understand(result: _command.Result, fields: Sequence[str], addresses: Seque
     gpus.pop("", None)
     if not gpus:
         failure = parse_failure(result)
+        if failure["code"] == _observer.GPU_NOT_FOUND and not addresses:
+            # The driver answers, and every GPU is somebody else's.
+            return Observation(SOURCE, ok=True, cuda_version=_cuda_version(ask))
         return Observation(SOURCE, False, failure["message"], failure)
     apps = ask("--query-compute-apps=gpu_uuid,pid,used_memory", _FORM)
     processes = parse_processes(apps.out) if isinstance(apps, _command.Result) and apps.rc == 0 else None
     divided = any((gpu.get("mig") or {}).get("current") for gpu in gpus.values())
-    listed = ask("--list-gpus") if divided else None
-    parts = parse_mig_devices(listed.out) if isinstance(listed, _command.Result) else {}
-    for gpu in gpus.values():
+    listed = _said(ask("--list-gpus")) if divided else ""
+    everything = _said(ask("-q", "-x")) if listed else ""  # not into a driver that hangs
+    parts, sizes = parse_mig_devices(listed), parse_mig_memory(everything)
+    for address, gpu in gpus.items():
         if gpu.get("uuid"):
             gpu["processes"] = None if processes is None else processes.get(gpu["uuid"], [])
-            gpu["mig"]["devices"] = parts.get(gpu["uuid"], [])
+            if gpu["mig"]["current"]:
+                gpu["mig"]["devices"] = parts.get(gpu["uuid"])
+            for part in gpu["mig"]["devices"] or ():
+                part["memory_total_mib"] = sizes.get((address, part["index"]))
     return Observation(
         SOURCE,
         ok=True,
         driver_version=driver_version,
-        cuda_version=_cuda_version(ask),
+        cuda_version=_cuda_version(ask, everything),
         gpus={**{address: {"health": "error"} for address in addresses}, **gpus},
     )
 
 
-def _cuda_version(ask: Callable[..., Asked]) -> str | None:
-    """Ask for the CUDA version, which is no field of a query: newer branches list it, older ones put it in XML."""
+def _said(result: Asked) -> str:
+    return result.out if isinstance(result, _command.Result) else ""
+
+
+def _cuda_version(ask: Callable[..., Asked], everything: str = "") -> str | None:
+    """Ask for the CUDA version, which is no field of a query: newer branches list it, older ones put it in XML.
+
+    ``everything`` is that XML where it was asked for already.
+    """
+    known = _CUDA_VERSION.search(everything)
+    if known:
+        return known[1]
     for arguments in (("--version",), ("-q", "-x")):
         result = ask(*arguments)
         found = None if isinstance(result, Observation) else _CUDA_VERSION.search(result.out)
@@ -226,14 +246,25 @@ def parse_processes(text: str) -> dict[str, list[Facts]]:
 
 
 def parse_mig_devices(text: str) -> dict[str, list[Facts]]:
-    """Return the MIG devices that a list of GPUs names below each, by the UUID of their GPU."""
+    """Return the MIG devices that a list of GPUs names below each, by the UUID of the GPU; none for a GPU without any."""
     found: dict[str, list[Facts]] = {}
     parent = ""
     for profile, index, uuid in _LISTED.findall(text):
         parent = parent if profile else uuid
+        parts = found.setdefault(parent, [])
         if profile:
-            found.setdefault(parent, []).append(_observer.mig_device(_number(index), f"MIG {profile}", uuid, profile, None))
+            parts.append(_observer.mig_device(_number(index), f"MIG {profile}", uuid, profile, None))
     return found
+
+
+def parse_mig_memory(text: str) -> dict[tuple[str | None, int], int]:
+    """Return the memory of the MIG devices in MiB, by PCI address and number, that the XML of everything tells."""
+    gpus = [part.partition('"') for part in text.split('<gpu id="')[1:]]
+    return {
+        (_observer.pci_address(place), int(index)): int(memory)
+        for place, _quote, rest in gpus
+        for index, memory in _MIG_MEMORY.findall(rest)
+    }
 
 
 def parse_refusals(text: str) -> list[tuple[str, int]]:

@@ -19,6 +19,7 @@ from ansible_collections.difyops.gpu.plugins.module_utils import (
     _diagnosis,
     _extras,
     _links_container,
+    _links_given,
     _links_host,
     _links_speed,
     _links_torch,
@@ -61,12 +62,14 @@ _CPU_JUDGES: dict[str, Callable[[Case], Link]] = {
 
 def judge(expected: Expected, evidence: Evidence, duration_ms: int = 0, checked_at: str | None = None) -> dict[str, Any]:
     """Return the verdict. ``checked_at`` is when the evidence was gathered, as ISO 8601."""
-    gpus = mappings(dig(evidence.facts, "gpus"))
-    case = Case(expected, evidence, gpus=gpus)
-    case.wanted = _links_host.wanted_gpus(case)
+    case = Case(expected, evidence, gpus=mappings(dig(evidence.facts, "gpus")), given=_links_given.given(evidence))
     judges = _GPU_JUDGES if expected.mode == "gpu" else _CPU_JUDGES
     for name in LINKS:
         case.links[name] = judges[name](case)
+    if case.links["toolkit"].status == "failed" and case.links["kernel"].status == "ok":
+        # What computes was given its GPU, by whatever way: then the way is worth a warning, and the next container may lack it.
+        case.refuted.append(case.links["toolkit"])
+        case.links["toolkit"] = _links_host.works_all_the_same(case.links["toolkit"])
     # An unhealthy service is most often the symptom of a broken link further down, so that link has the first word.
     inside = [case.links[name] for name in ("device", "cuda", "torch", "kernel")]
     if case.links["engine"].status == "ok" and not any(link.code for link in inside):

@@ -8,13 +8,13 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _diagnosis
 from ansible_collections.difyops.gpu.plugins.module_utils._chain import Case, items, mappings, number, version_tuple
 from ansible_collections.difyops.gpu.plugins.module_utils._extras import Extra
-from ansible_collections.difyops.gpu.plugins.module_utils._links_host import specs
+from ansible_collections.difyops.gpu.plugins.module_utils._links_host import FOREIGN_OPEN_DRIVERS, illness, specs
 from ansible_collections.difyops.gpu.plugins.module_utils._links_torch import mixed_libraries
 
 # The first version of the container toolkit without a known container escape.
@@ -39,7 +39,10 @@ def collect(case: Case, extras: Sequence[Extra]) -> list[Warn]:
     if case.expected.mode != "gpu":
         return []
     links = {link.code for link in case.links.values() if link.link != "speed"}
-    found = [*_facts(case), *_toolkit(case), *_speed(case), *_libraries(case), *_service(case), *_extras(extras)]
+    found = [
+        *_facts(case), *_others(case), *_toolkit(case), *_refuted(case),
+        *_speed(case), *_libraries(case), *_service(case), *_extras(extras),
+    ]  # fmt: skip
     return sorted(warning for warning in dict.fromkeys(found) if warning.code not in links)
 
 
@@ -47,6 +50,41 @@ def _facts(case: Case) -> Iterable[Warn]:
     for warning in mappings(case.fact("warnings")):
         if warning.get("code") in _OF_THE_FACTS:
             yield Warn(str(warning["code"]), str(warning.get("message") or _diagnosis.DIAGNOSES[warning["code"]].title))
+
+
+def _others(case: Case) -> Iterable[Warn]:
+    """GPUs that are ill or that CUDA cannot have, and that the container does without."""
+    for gpu in case.gpus:
+        address, code = gpu.get("pci_address"), _trouble(case, gpu)
+        is_given = any(gpu is given for given in case.given.gpus)
+        if code is None or (is_given and (case.given.certain or not illness(gpu))):
+            continue
+        told = _told(case, code, address)
+        yield Warn(code, told or f"{_diagnosis.DIAGNOSES[code].title}: {address}, which this container does without.")
+
+
+def _trouble(case: Case, gpu: Mapping[str, Any]) -> str | None:
+    """Return the code of what is wrong with a GPU. One that was handed to a virtual machine is where it should be."""
+    if gpu.get("bound_driver") in FOREIGN_OPEN_DRIVERS:
+        return "DG103"
+    # Without a class it is not on the kernel's bus at all, as under WSL, and needs no module there.
+    if not gpu.get("bound_driver") and gpu.get("class") and case.fact("driver", "loaded"):
+        return "DG105"
+    return illness(gpu)
+
+
+def _told(case: Case, code: str, words: Any) -> str | None:
+    """Return what the facts themselves say under a code with these words in it."""
+    messages = [str(warning.get("message")) for warning in mappings(case.fact("warnings")) if warning.get("code") == code]
+    return next((message for message in messages if words and str(words) in message), None)
+
+
+def _refuted(case: Case) -> Iterable[Warn]:
+    """What the computation has refuted; the facts say it better when they say it."""
+    told = {warning.get("code") for warning in mappings(case.fact("warnings"))}
+    for link in case.refuted:
+        if link.code and not (link.code in told and link.code in _OF_THE_FACTS):
+            yield Warn(link.code, f"{_diagnosis.DIAGNOSES[link.code].title}: {link.seen}.")
 
 
 def _toolkit(case: Case) -> Iterable[Warn]:

@@ -60,7 +60,7 @@ options:
       - With V(host), plan the host that the task runs for.
       - With V(fleet), decide which one variant all GPU hosts among O(hosts) can run, and who holds the fleet back from a better one. Run
         it once (C(run_once)), after the hosts were observed or with cached facts; the result is RV(fleet). The other options are taken
-        from the host that the task runs for.
+        from the host that the task runs for, and O(gpus_of) tells what the hosts have of their own.
     type: str
     choices: [host, fleet]
     default: host
@@ -77,6 +77,11 @@ options:
     type: str
     choices: [block, allow]
     default: block
+  gpus_of:
+    description:
+      - For O(scope=fleet), what O(gpus) is on each host, by its name. A host that is not in it has O(gpus) of this task.
+      - A selection that a host cannot have makes it one that cannot be judged (O(missing)).
+    type: dict
   fleet:
     description:
       - The decision of a task with O(scope=fleet) that this host follows. A host with a GPU gets its variant or is blocked; where there
@@ -288,6 +293,8 @@ EXAMPLES = r"""
   difyops.gpu.gpu_plan:
     scope: fleet
     missing: allow
+    gpus_of:
+      gpu-07: ["0"]
   run_once: true
 
 - name: Plan each host with that variant

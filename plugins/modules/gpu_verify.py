@@ -19,7 +19,8 @@ description:
     that is fed to the container's own Python on standard input. The probe writes nothing and needs no root.
   - A link that is broken has a code such as V(DG404) and a remedy of one line; C(docs/diagnosis.md) explains each code.
   - The last link, C(speed), compares the GPU with the container's CPU and with the theoretical rate of its kind. It is judged
-    where no other process used the GPU when the facts were gathered, and never decides the verdict.
+    where no process used the GPU when the facts were gathered, not even the service's own, and never decides the verdict.
+  - The links are judged on the GPUs that the container was given. Another GPU of the host that is ill is a warning.
   - Where the image has ONNX Runtime or TensorRT, they are checked too, each in a process of its own after the proof.
   - Only a container in which a matrix product on every GPU agreed with the CPU is called V(proven).
 extends_documentation_fragment:
@@ -49,7 +50,8 @@ options:
   gpu_count:
     description:
       - How many GPUs the container must see.
-      - When left out, as many as the driver holds and the container asks for; with MIG, one.
+      - When left out, as many as the container was given by its own configuration, which C(CUDA_VISIBLE_DEVICES) may cut; with
+        MIG, one.
     type: int
   facts:
     description:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,15 +25,17 @@ def _driver_advice(
     products: tuple[Product, ...],
     driver: Driver,
     today: datetime.date,
-) -> tuple[int, tuple[str, ...], str] | None:
+    waiting: Driver | None,
+) -> tuple[Driver, tuple[str, ...], str] | None:
     now = _selector.select(variants, driver, gpus, preference)
-    for branch in _branches_above(products, _cuda.branch(driver.version), today):
-        then = _selector.select(variants, Driver(_driver.oldest_of(branch)), gpus, preference)
+    newer = (Driver(_driver.oldest_of(branch)) for branch in _branches_above(products, _cuda.branch(driver.version), today))
+    for candidate in itertools.chain([waiting] if waiting else [], newer):
+        then = _selector.select(variants, candidate, gpus, preference)
         # In the order of the catalog.
         opened = _fitting(then) - _fitting(now)
         opens = tuple(variant.name for variant in variants if variant.name in opened and preference.named in (None, variant.name))
         if then.chosen is not None and then.chosen.variant.name in opens and (now.chosen is None or _is_better(then, now, preference)):
-            return branch, opens, then.chosen.variant.name
+            return candidate, opens, then.chosen.variant.name
     return None
 
 
@@ -43,21 +46,25 @@ def driver_advice(
     products: tuple[Product, ...],
     driver: Driver,
     today: datetime.date,
+    waiting: Driver | None = None,
 ) -> dict[str, Any] | None:
     """Return the supported branch that drives all GPUs and opens a variant that would be chosen, with all that it opens; or None.
 
-    Of several branches the one that would be installed here comes first, then the oldest, which is the smallest step.
+    A driver that is installed and `waiting` for a reboot comes first. Of several branches the one that would be installed here comes
+    first, then the oldest, which is the smallest step.
     """
-    found = _driver_advice(variants, preference, gpus, products, driver, today)
+    found = _driver_advice(variants, preference, gpus, products, driver, today, waiting)
     if found is None:
         return None
-    branch, opens, best = found
+    candidate, opens, best = found
+    branch = _cuda.branch(candidate.version)
     count = "one more variant opens up" if len(opens) == 1 else f"{len(opens)} more variants open up"
     chosen = "" if len(opens) == 1 else f"; {best} would be chosen"
-    message = (
-        f"upgrade the driver to branch {branch} (supported until {_branches.BRANCHES[branch].end_of_life}) "
-        f"and {count}: {', '.join(opens)}{chosen}"
-    )
+    if candidate == waiting:
+        step = f"reboot: {candidate.version} is installed,"
+    else:
+        step = f"upgrade the driver to branch {branch} (supported until {_branches.BRANCHES[branch].end_of_life})"
+    message = f"{step} and {count}: {', '.join(opens)}{chosen}"
     return {"branch": str(branch), "opens": list(opens), "message": message}
 
 

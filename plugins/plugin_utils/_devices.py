@@ -4,7 +4,7 @@
 """Which GPUs of a host the container is given, and by which CDI device.
 
 CUDA uses one MIG device per process and sees no full GPU beside it. So without a selection the full GPUs are taken, and on a host that has
-none the largest MIG device (of several the first), which is always the same one.
+none the largest MIG device (of several the first), which is always the same one. Where sizes are not known it is the first as well.
 """
 
 from __future__ import annotations
@@ -79,16 +79,21 @@ def choose(host: Host, wanted: Sequence[str]) -> Choice:
 
 
 def _unasked(host: Host) -> Choice:
-    full = tuple(Use(card) for card in host.present if not card.in_mig_mode or card.defect)
+    full = tuple(Use(card) for card in host.present if not card.in_mig_mode)
     if full:
         return Choice(full, everything=len(full) == len(host.present))
-    best = max((Use(card, _largest(card)) for card in host.present), key=lambda use: use.mig.memory if use.mig else 0)
+    # A GPU that cannot compute comes last: it is taken where there is nothing else, and then tells why.
+    best = max((Use(card, _largest(card)) for card in host.present), key=lambda use: (use.card.defect is None, _size(use.mig)))
     return Choice((best,), everything=False)
 
 
 def _largest(card: Card) -> Mig | None:
     """Return the MIG device with the most memory, of several the first; None of a GPU that is not in MIG mode."""
-    return max(card.mig, key=lambda mig: mig.memory, default=None) if card.in_mig_mode else None
+    return max(card.mig, key=_size, default=None) if card.in_mig_mode else None
+
+
+def _size(mig: Mig | None) -> int:
+    return (mig.memory or 0) if mig is not None else 0
 
 
 def _find(host: Host, text: str) -> tuple[Card | None, Mig | None, str]:
@@ -152,17 +157,15 @@ def candidates(choice: Choice, use: Use) -> list[str]:
     """Return the names that a CDI specification may give to what is used, the preferred first.
 
     All GPUs of a host together are ``all``, which stays right when one is added. A name by UUID stays right when the order changes.
+    The last is that of nvidia-ctk's strategy type-index (``gpu0``, ``mig0:1``). Empty for a GPU that no driver has listed yet.
     """
     if choice.everything:
         return [ALL]
     if use.mig is None:
-        return [name for name in (use.card.uuid, _text(use.card.index)) if name]
+        index = use.card.index
+        return [name for name in (use.card.uuid, *((str(index), f"gpu{index}") if index is not None else ())) if name]
     pair = f"{use.card.index}:{use.mig.index}" if use.card.index is not None and use.mig.index is not None else None
-    return [name for name in (use.mig.uuid, pair) if name]
-
-
-def _text(index: int | None) -> str | None:
-    return None if index is None else str(index)
+    return [name for name in (use.mig.uuid, pair, f"mig{pair}" if pair else None) if name]
 
 
 def full_name(device: str) -> str:

@@ -9,7 +9,14 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _cuda, _document, _driver_choice, _plan_codes, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _cuda,
+    _document,
+    _driver_choice,
+    _driver_state,
+    _plan_codes,
+    _versions,
+)
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._gpus import Product
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Card, Host
@@ -19,9 +26,7 @@ KEEP, INSTALL, UPGRADE = "keep", "install", "upgrade"
 POLICIES = (KEEP, INSTALL, UPGRADE)
 AUTO = "auto"
 NONE, CONFIGURE = "none", "configure"
-OPEN, PROPRIETARY = "open", "proprietary"
 
-_MISMATCH_ERROR = 18
 # Kernel drivers that hold an NVIDIA GPU and leave it at a reboot only.
 _RIVALS = ("nouveau", "nova_core")
 
@@ -90,12 +95,12 @@ def decide(host: Host, cards: Sequence[Card], wish: Wish, applied: bool, today: 
         applied: whether the caller changes drivers; without it the driver stays, and one that does not work blocks.
         today: the day, on which the support of branches depends.
     """
-    trouble = _trouble(host)
+    trouble = _driver_state.trouble(host, cards)
     stays = Decision(NONE, host.loaded, host.loaded, "a driver that is there stays; the image is chosen for it", host.driver, block=trouble)
     if wish.policy == KEEP or (trouble is not None and trouble.code == _plan_codes.DRIVER_SILENT):
         return stays
     if wish.policy == INSTALL and (host.installed or host.loaded) is not None:
-        planned = _woken(host, stays, trouble)
+        planned = _woken(host, cards, stays, trouble)
     else:
         planned = _brought_to_target(host, cards, wish, stays, trouble, today)
     if applied:
@@ -106,17 +111,37 @@ def decide(host: Host, cards: Sequence[Card], wish: Wish, applied: bool, today: 
     return replace(stays, wanted=wanted)
 
 
-def _woken(host: Host, stays: Decision, trouble: Block | None) -> Decision:
+def _woken(host: Host, cards: Sequence[Card], stays: Decision, trouble: Block | None) -> Decision:
     """A driver that is installed and not loaded, or whose library is already of the installed version: a reboot loads it."""
-    if trouble is None or not _versions.is_dotted(host.installed):
+    if trouble is None or not _driver_state.installed_drives(host, cards):
         return stays
     return _to_be_loaded(host, str(host.installed), trouble.message)
 
 
+def after_a_reboot(host: Host, cards: Sequence[Card]) -> Driver | None:
+    """Return the installed driver that a reboot would load in place of the loaded one; None where there is none or it cannot be loaded."""
+    version = host.installed
+    if (
+        version is None
+        or version == host.loaded
+        or not _driver_state.installed_drives(host, cards)
+        or _driver_state.no_module(host) is not None
+    ):
+        return None
+    return Driver(version)
+
+
 def _to_be_loaded(host: Host, version: str, why: str) -> Decision:
+    flavour = _driver_state.installed_flavour(host)
+    missing = _driver_state.no_module(host)
+    if missing is not None:
+        reason = f"{version} is installed, and kernel {missing.kernel} {missing.found}: a module of {version} for it is to be installed"
+        here = missing.kernel == _document.text(host.facts, "host", "kernel", "running")
+        reboot = _takes_over(host, version) if here else f"driver {version} is loaded by kernel {missing.kernel}"
+        return Decision(INSTALL, host.loaded, version, reason, Driver(version), flavour=flavour, reboot=reboot)
     reason = f"{version} is installed and is to be loaded: {why}"
     reboot = f"driver {version} is installed and not loaded"
-    return Decision(CONFIGURE, host.loaded, version, reason, Driver(version), flavour=_installed_flavour(host), reboot=reboot)
+    return Decision(CONFIGURE, host.loaded, version, reason, Driver(version), flavour=flavour, reboot=reboot)
 
 
 def _brought_to_target(
@@ -125,28 +150,43 @@ def _brought_to_target(
     target = _target(host, cards, wish, today)
     if isinstance(target, Block):
         # Where the driver does not work either, the one that cannot take its place is what the operator can mend.
-        found = Block(target.part, target.code, f"{trouble.message}; {target.message}") if trouble else target
+        # A host that works could be served without the policy.
+        message = f"{trouble.message}; {target.message}" if trouble else target.message
+        found = replace(target, message=message, by_wish=target.by_wish or trouble is None)
         return replace(stays, block=found)
     exact = wish.branch is not None or wish.version is not None
     here = host.installed or host.loaded
-    if target.is_met_by(here, exact):
-        if trouble is None and (host.loaded == here or target.is_met_by(host.loaded, exact)):
+    if _serves(host, cards, target, here, exact):
+        if trouble is None and (host.loaded == here or _serves(host, cards, target, host.loaded, exact)):
             return replace(stays, reason=f"{host.loaded} is what is wanted ({target.reason})")
         if _versions.is_dotted(host.installed):
             return _to_be_loaded(host, str(host.installed), trouble.message if trouble else f"{host.loaded} is loaded")
-    action = INSTALL if here is None else UPGRADE
     version = target.version or oldest_of(target.branch)
     flavour = f", with the {target.flavour} kernel modules" if target.flavour else ""
+    wrong = _misfit_of(host, cards, here)
     return Decision(
-        action,
+        INSTALL if here is None else UPGRADE,
         here,
         target.name,
-        f"{target.reason}{flavour}",
+        f"{target.reason}{flavour}{f'; {wrong}' if wrong else ''}",
         Driver(version),
         assumed=target.version is None,
         flavour=target.flavour,
-        reboot=_reboot_for(host, target),
+        reboot=_takes_over(host, target.name),
     )
+
+
+def _serves(host: Host, cards: Sequence[Card], target: _Target, version: str | None, exact: bool) -> bool:
+    """Whether a driver that is there is the target, and of the kind that drives the GPUs."""
+    return target.is_met_by(version, exact) and _misfit_of(host, cards, version) is None
+
+
+def _misfit_of(host: Host, cards: Sequence[Card], version: str | None) -> str | None:
+    """Return why the installed or loaded driver of this version does not drive the GPUs, None when it does."""
+    if version is None or not _versions.is_dotted(version):
+        return None
+    state = _driver_state
+    return state.misfit(host, cards, version, state.installed_flavour(host) if version == host.installed else state.loaded_flavour(host))
 
 
 def _target(host: Host, cards: Sequence[Card], wish: Wish, today: datetime.date) -> _Target | Block:
@@ -161,7 +201,7 @@ def _target(host: Host, cards: Sequence[Card], wish: Wish, today: datetime.date)
     refusal = _driver_choice.why_not(products, asked) if products else None
     if refusal is not None:
         name = option("driver_version") if wish.version else option("driver_branch")
-        return Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, f"{name} is {wish.version or asked}, and {refusal}")
+        return Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, f"{name} is {wish.version or asked}, and {refusal}", by_wish=True)
     reason = f"asked for by {option('driver_version')}" if wish.version else f"asked for by {option('driver_branch')}"
     return _Target(asked, wish.version, _flavour(host, products, asked), reason)
 
@@ -176,13 +216,8 @@ def _chosen(host: Host, products: Sequence[Product], today: datetime.date) -> _T
 def _flavour(host: Host, products: Sequence[Product], branch: int) -> str | None:
     """Return the flavour that is there now, where it drives the GPUs on this branch too, else the one that NVIDIA prefers."""
     possible = _driver_choice.flavours(products, branch) if products else ()
-    now = _document.text(host.facts, "driver", "loaded", "flavour") or _installed_flavour(host)
+    now = _driver_state.loaded_flavour(host) or _driver_state.installed_flavour(host)
     return now if now in possible else next(iter(possible), None)
-
-
-def _installed_flavour(host: Host) -> str | None:
-    flavour = _document.text(host.facts, "driver", "installed", "flavour")
-    return flavour if flavour in (OPEN, PROPRIETARY) else None
 
 
 def oldest_of(branch: int) -> str:
@@ -191,34 +226,12 @@ def oldest_of(branch: int) -> str:
     return first if _versions.is_dotted(first) and _cuda.branch(first) == branch else f"{branch}.0"
 
 
-def _reboot_for(host: Host, target: _Target) -> str | None:
+def _takes_over(host: Host, name: str) -> str | None:
+    """Return why this driver needs a reboot, None when it can be loaded as it is."""
     if host.loaded is not None:
-        return f"driver {target.name} takes the place of the loaded {host.loaded}"
+        return f"driver {name} takes the place of the loaded {host.loaded}"
     rivals = [name for name in _RIVALS if _document.flag(host.facts, "host", f"{name}_loaded")]
     bound = {text for text in (card.unbound or "" for card in host.present) for name in _RIVALS if name in text}
     if rivals or bound:
-        return f"driver {target.name} takes the GPU over from {' and '.join(rivals) or 'another kernel driver'}"
+        return f"driver {name} takes the GPU over from {' and '.join(rivals) or 'another kernel driver'}"
     return None
-
-
-def _trouble(host: Host) -> Block | None:
-    """Return why the driver does not work now, None when it does."""
-    facts = host.facts
-    error = _document.mapping(facts, "nvml", "error")
-    what = _document.text(error, "message") or _document.text(error, "name")
-    if host.loaded is None:
-        return Block("driver", _plan_codes.DRIVER_NOT_LOADED, f"{host.present[0].label} has no NVIDIA driver loaded{_holder(host)}")
-    if host.driver is None:
-        return Block("driver", _plan_codes.DRIVER_SILENT, f"the loaded driver calls itself {host.loaded!r}, which is no driver version")
-    if _document.flag(facts, "driver", "mismatch") or error.get("code") == _MISMATCH_ERROR:
-        return Block("driver", _plan_codes.DRIVER_MISMATCH, f"driver {host.driver.version} is loaded, its library is of another version")
-    if _document.text(facts, "nvml", "source") == "sysfs" and error:
-        return Block(
-            "driver", _plan_codes.DRIVER_SILENT, f"driver {host.driver.version} is loaded and does not answer: {what or 'unknown error'}"
-        )
-    return None
-
-
-def _holder(host: Host) -> str:
-    bound = sorted({str(gpu["bound_driver"]) for gpu in _document.mappings(host.facts, "gpus") if gpu.get("bound_driver")} - {"vfio-pci"})
-    return f"; {', '.join(bound)} holds the device" if bound else ""

@@ -12,12 +12,16 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import _plan_codes
 
 @dataclass(frozen=True)
 class Block:
-    """Why nothing is done on a host, and which part of the plan it belongs to."""
+    """Why nothing is done on a host, and which part of the plan it belongs to.
+
+    `by_wish` tells that the operator's own options are in the way, on a host that could be served without them.
+    """
 
     part: str
     code: str
     message: str
     remedy: str | None = None
+    by_wish: bool = False
 
     def as_dict(self) -> dict[str, str]:
         """Return the form that the plan has."""
@@ -64,6 +68,6 @@ def option(name: str) -> str:
     return f"{name} (dify_{'image_' if name in _OF_THE_IMAGE else ''}{name})"
 
 
-def warning(code: str, message: str) -> dict[str, str]:
-    """Return a warning in the form that the plan has."""
-    return {"code": code, "message": f"{message}; {_plan_codes.CODES[code].remedy}"}
+def warning(code: str, message: str, remedy: str | None = None) -> dict[str, str]:
+    """Return a warning in the form that the plan has, with the remedy of its code where no better one is known."""
+    return {"code": code, "message": f"{message}; {remedy or _plan_codes.CODES[code].remedy}"}

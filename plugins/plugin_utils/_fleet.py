@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _document, _host, _plan_codes, _planner, _selector, _text
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
-from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import Wishes
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit
@@ -23,6 +23,8 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit
 SCHEMA = 1
 BLOCK, ALLOW = "block", "allow"
 MISSING = (BLOCK, ALLOW)
+
+_NO_FACTS = "no facts"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,13 @@ class _Candidate:
     refused: Mapping[str, str]
 
 
-def decide(facts: Mapping[str, object], catalog: Sequence[Variant], wishes: Wishes, missing: str = BLOCK) -> dict[str, Any]:
+def decide(
+    facts: Mapping[str, object],
+    catalog: Sequence[Variant],
+    wishes: Wishes,
+    missing: str = BLOCK,
+    gpus_of: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Return the decision over all hosts, the document ``ansible_facts['gpu_fleet']`` of docs/contracts.md.
 
     Args:
@@ -42,6 +50,7 @@ def decide(facts: Mapping[str, object], catalog: Sequence[Variant], wishes: Wish
         catalog: the variants to choose from.
         wishes: the operator's decisions; `host` and `fleet` in them do not count.
         missing: whether hosts about which nothing is known block the decision or are left out of it.
+        gpus_of: by host, the GPUs that it uses; of a host that is not in it the wishes tell.
 
     Raises:
         WishError: a variant was named that is not in the catalog, or something was asked for that no host could have.
@@ -54,9 +63,9 @@ def decide(facts: Mapping[str, object], catalog: Sequence[Variant], wishes: Wish
     judged: dict[str, tuple[Fit, ...]] = {}
     for name, host in hosts.items():
         if not host.observed:
-            unknown[name] = "no facts"
+            unknown[name] = _NO_FACTS
         elif host.present and not on_the_cpu:
-            fits = _judged(host, variants, wishes)
+            fits = _judged(host, variants, wishes, (gpus_of or {}).get(name))
             if isinstance(fits, str):
                 unknown[name] = fits
             else:
@@ -87,9 +96,9 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if part.isdecimal() and part.isascii() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
 
 
-def _judged(host: Host, variants: Sequence[Variant], wishes: Wishes) -> tuple[Fit, ...] | str:
+def _judged(host: Host, variants: Sequence[Variant], wishes: Wishes, selection: Sequence[str] | None) -> tuple[Fit, ...] | str:
     """Return how every variant does on this host, or why nobody can tell."""
-    gpus = _planner.gpus_of(host, wishes)
+    gpus = _planner.gpus_of(host, wishes, selection)
     if gpus.choice.block is not None:
         return gpus.choice.block.message
     if gpus.driver.expected is None:
@@ -128,10 +137,19 @@ def _blocks(
         groups = _grouped(unknown.items())
         known = "; ".join(f"{_text.some_hosts(hosts)} ({reason})" for reason, hosts in groups.items())
         message = f"{_text.count_hosts(len(unknown))} of the fleet cannot be judged: {known}"
-        blocks.append(Block("image", _plan_codes.FLEET_MISSING, message))
+        blocks.append(Block("image", _plan_codes.FLEET_MISSING, message, _known_again(groups)))
     if judged and chosen is None:
         blocks.append(Block("image", _plan_codes.FLEET_NO_VARIANT, _nothing_for_all(candidates, len(judged), wishes.variant)))
     return blocks
+
+
+def _known_again(reasons: Iterable[str]) -> str:
+    """Return the remedy for hosts that cannot be judged for these reasons."""
+    whole = set(reasons)
+    steps = ["gather the facts of the hosts without them"] if _NO_FACTS in whole else []
+    steps += ["repair what is named for the others" if steps else "repair what is named for each"] if whole - {_NO_FACTS} else []
+    rest = "or take the hosts out of the group"
+    return f"{' and '.join(steps)}, {rest}; or decide without them with {option('missing')}: allow"
 
 
 def _nothing_for_all(candidates: Sequence[_Candidate], hosts: int, named: str | None) -> str:

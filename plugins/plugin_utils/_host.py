@@ -19,12 +19,12 @@ _MODES_WITH_GPU = {"gpu", "degraded"}
 
 @dataclass(frozen=True)
 class Mig:
-    """A MIG device: a part of a GPU that counts as a GPU of its own. Memory in MiB."""
+    """A MIG device: a part of a GPU that counts as a GPU of its own. Memory in MiB, None where nobody can tell."""
 
     index: int | None
     uuid: str | None
     profile: str | None
-    memory: int
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _mig(device: Mapping[str, Any]) -> Mig:
         index=_number(device.get("index")),
         uuid=_document.text(device, "uuid"),
         profile=_document.text(device, "profile") or _document.text(device, "name"),
-        memory=_number(device.get("memory_total_mib")) or 0,
+        memory=_number(device.get("memory_total_mib")) or None,
     )
 
 
@@ -167,6 +167,6 @@ def _defect(gpu: Mapping[str, Any]) -> str | None:
         return f"is {health.replace('_', ' ')}" if health != "error" else "reports an error"
     if gpu.get("compute_mode") == "prohibited":
         return "is in compute mode prohibited"
-    if _document.flag(gpu, "mig", "current") and not _document.at(gpu, "mig", "devices"):
+    if _document.flag(gpu, "mig", "current") and _document.at(gpu, "mig", "devices") == []:
         return "is in MIG mode without a MIG device"
     return None

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import re
 from collections.abc import Collection
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
@@ -14,12 +16,14 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _devices,
     _document,
     _driver,
+    _driver_choice,
     _plan_codes,
     _platform,
     _toolkit,
     _versions,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import warning
+from ansible_collections.difyops.gpu.plugins.plugin_utils._gpus import Product
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Card, Host
 
 Warnings = list[dict[str, str]]
@@ -33,8 +37,8 @@ def of_host(host: Host, driver: _driver.Decision | None, wish: _driver.Wish, tod
     found += _branch(host, driver, today)
     found += _reboot(host, driver)
     found += _secure_boot(host, driver)
-    found += _pins(host, wish)
-    found += _fabric_manager(host)
+    found += _pins(host, wish) + _held(host, driver)
+    found += _fabric_manager(host, driver)
     return found + [note for card in host.present for note in _mig_pending(card)]
 
 
@@ -60,14 +64,18 @@ def of_choice(host: Host, choice: _devices.Choice, asked: Collection[str]) -> Wa
         return [warning(_plan_codes.MIG_ONE_DEVICE, f"CUDA sees the first MIG device only of {names}")]
     if asked:
         return []
+    sizes = [mig.memory for card in host.present for mig in card.mig if card.in_mig_mode]
+    which = "the largest of this host" if None not in sizes else "and nobody can tell whether it is the largest of this host"
     found = [
-        warning(_plan_codes.MIG_ONE_DEVICE, f"only {use.label} is used, the largest of this host")
+        warning(_plan_codes.MIG_ONE_DEVICE, f"only {use.label} is used, {which}")
         for use in parts
         if len(use.card.mig) > 1 or len(host.present) > 1
     ]
-    left = [card for card in host.present if card.in_mig_mode and not parts and card not in choice.cards]
-    for card in left:
-        message = f"{card.label} is in MIG mode and not used, since CUDA sees no full GPU beside a MIG device"
+    for card in host.present:
+        if card in choice.cards or not card.in_mig_mode or (parts and card.defect is None):
+            continue
+        why = card.defect or "is in MIG mode"
+        message = f"{card.label} {why} and not used, since CUDA sees no full GPU beside a MIG device and one MIG device only"
         found.append(warning(_plan_codes.MIG_ONE_DEVICE, message))
     return found
 
@@ -81,21 +89,41 @@ def _branch(host: Host, driver: _driver.Decision | None, today: datetime.date) -
         branch = _cuda.branch(expected.version)
         ended = _branches.ended(branch, today)
         if ended is not None:
-            found.append(warning(_plan_codes.BRANCH_ENDED, f"driver branch {branch} reached its end of life in {ended}"))
+            remedy = _newer(host, branch, today)
+            found.append(warning(_plan_codes.BRANCH_ENDED, f"driver branch {branch} reached its end of life in {ended}", remedy))
     return found
+
+
+def _newer(host: Host, branch: int, today: datetime.date) -> str | None:
+    """Return what to do about a branch past its end of life that is more precise than the code's remedy."""
+    installed = _cuda.branch(str(host.installed)) if _differs(host) else branch
+    if installed > branch and _branches.ended(installed, today) is None:
+        return f"reboot: {host.installed} is installed"
+    products = tuple(card.product for card in host.present if card.product is not None)
+    if len(products) == len(host.present) and _best(products, today) is None:
+        names = ", ".join(dict.fromkeys(product.name for product in products))
+        return f"no branch that is still supported drives {names}, so only another GPU ends this"
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _best(products: tuple[Product, ...], today: datetime.date) -> int | None:
+    return _driver_choice.choose(products, today).branch
 
 
 def _reboot(host: Host, driver: _driver.Decision | None) -> Warnings:
     """Return what the next reboot brings, unless the plan asks for a reboot itself."""
-    if driver is not None and driver.changes:
+    changes = driver is not None and driver.changes
+    # Only a driver that is installed anew brings the module of that kernel with it.
+    if driver is not None and changes and driver.action != _driver.CONFIGURE:
         return []
     found: Warnings = []
-    if _differs(host):
+    if _differs(host) and not changes:
         found.append(warning(_plan_codes.REBOOT_CHANGES_DRIVER, f"driver {host.loaded} is loaded and {host.installed} is installed"))
     if _document.flag(host.facts, "driver", "next_kernel_has_module") is False:
         kernel = _document.text(host.facts, "host", "kernel", "next") or "that boots next"
         found.append(warning(_plan_codes.NEXT_KERNEL_WITHOUT_MODULE, f"kernel {kernel} has no NVIDIA module"))
-    if not found and _document.flag(host.facts, "driver", "reboot_required"):
+    if not found and not changes and _document.flag(host.facts, "driver", "reboot_required"):
         reasons = "; ".join(_document.texts(host.facts, "driver", "reboot_reasons")) or "no reason given"
         found.append(warning(_plan_codes.REBOOT_PENDING, f"a reboot is pending ({reasons})"))
     return found
@@ -137,10 +165,52 @@ def _pins(host: Host, wish: _driver.Wish) -> Warnings:
     return []
 
 
-def _fabric_manager(host: Host) -> Warnings:
+# Rules that keep a driver as it is. What keeps unattended upgrades away stands in nobody's way.
+_RULES = {
+    "hold": "is held",
+    "preference": "is pinned",
+    "versionlock": "is locked",
+    "exclude": "is excluded",
+    "module_stream": "has its module stream fixed",
+}
+
+
+def _held(host: Host, driver: _driver.Decision | None) -> Warnings:
+    """Return what has to be taken away before another driver can be installed: rules of the package manager, a driver without packages."""
+    if driver is None or driver.action not in (_driver.INSTALL, _driver.UPGRADE):
+        return []
+    if host.installed is None and host.loaded is not None:
+        message = f"the loaded driver {host.loaded} was not installed from packages, and packages of {driver.to} do not take its place"
+        return [warning(_plan_codes.DRIVER_NOT_FROM_PACKAGES, message)]
+    target = str(driver.to).split(".")[0]
+    rules = []
+    for pin in _document.mappings(host.facts, "driver", "installed", "pins"):
+        kind, value = _document.text(pin, "kind") or "", _document.text(pin, "value")
+        if kind not in _RULES or (value is not None and _names_branch(value, target)):
+            continue
+        name, path = _document.text(pin, "name") or "a package", _document.text(pin, "path")
+        rules.append(f"{name} {_RULES[kind]}{f' to {value}' if value else ''} ({path or 'in the package database'})")
+    if not rules:
+        return []
+    return [warning(_plan_codes.DRIVER_HELD, f"driver {driver.to} is to be installed, and {', '.join(dict.fromkeys(rules))}")]
+
+
+def _names_branch(value: str, branch: str) -> bool:
+    """Whether a rule is about this branch already, as ``580.*`` or the stream ``580-open`` are."""
+    return not value.startswith("!") and re.search(rf"(?<![0-9.]){re.escape(branch)}(?![0-9])", value) is not None
+
+
+def _fabric_manager(host: Host, driver: _driver.Decision | None) -> Warnings:
     manager = _document.mapping(host.facts, "driver", "fabric_manager")
     if not _document.flag(manager, "needed"):
         return []
+    if driver is not None and driver.changes:
+        version = _document.text(manager, "version")
+        if version is not None and version == driver.to:
+            return []
+        here = f"here it is {version}" if version else "here there is none"
+        message = f"this host has NVSwitches, and driver {driver.to} needs the fabric manager of exactly its version ({here})"
+        return [warning(_plan_codes.FABRIC_MANAGER, message)]
     if _document.flag(manager, "installed") is False:
         what = "is not installed"
     elif _document.flag(manager, "matches_driver") is False:

@@ -89,6 +89,20 @@ def _gpus(wanted: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
+def gpus_of(selections: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
+    """Return which GPUs each host is to use. Raises WishError.
+
+    A name that no GPU can have is the host's own trouble: it is told as one that is not there, and stops no other host.
+    """
+    found = {}
+    for host, wanted in (selections or {}).items():
+        if wanted is not None and not isinstance(wanted, (list, str, int)):
+            raise WishError(f"gpus_of must have a list of GPUs for each host; found {wanted!r} for {host}.")
+        names = wanted if isinstance(wanted, list) else str("" if wanted is None else wanted).split(",")
+        found[host] = tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
+    return found
+
+
 def service(options: Mapping[str, Any]) -> Service:
     """Return the checked settings of the service. Raises WishError."""
     if not 1 <= options["port"] <= 65535:

@@ -78,6 +78,8 @@ FABRIC_MANAGER = "DG767"
 MIG_CHANGE_PENDING = "DG768"
 REBOOT_PENDING = "DG769"
 DRIVER_NOT_APPLIED = "DG770"
+DRIVER_HELD = "DG771"
+DRIVER_NOT_FROM_PACKAGES = "DG772"
 
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
@@ -123,7 +125,7 @@ CODES: dict[str, Code] = {
         "repair it, or leave it out by naming the others in gpus (dify_image_gpus): a container is given all GPUs that are to be used",
     ),
     DRIVER_IMPOSSIBLE: Code(
-        "No driver of the kind that was asked for drives the GPUs",
+        "The driver that is there or was asked for does not drive the GPUs",
         "set driver_branch (nvidia_driver_branch) or driver_version (nvidia_driver_version) to one that does, or to auto; "
         "or leave GPUs out with gpus (dify_image_gpus)",
     ),
@@ -154,8 +156,9 @@ CODES: dict[str, Code] = {
         "run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
     ),
     FLEET_MISSING: Code(
-        "Hosts of the fleet about which nothing is known",
-        "gather their facts (or take them out of the group); or decide without them with missing (dify_image_missing): allow",
+        "Hosts of the fleet that cannot be judged",
+        "repair what is named for each, or take the hosts out of the group; "
+        "or decide without them with missing (dify_image_missing): allow",
     ),
     FLEET_NO_VARIANT: Code(
         "No image variant that every GPU host can run",
@@ -176,7 +179,7 @@ CODES: dict[str, Code] = {
     BRANCH_ENDED: Code("The driver branch is past its end of life", "plan an upgrade to a supported branch, 580 for the longest support"),
     TOOLKIT_UNSAFE: Code("The container toolkit has a known container escape", "upgrade its four packages to 1.19.1 or newer"),
     TOOLKIT_MIXED: Code("The container toolkit's packages have different versions", "install all four packages in the same version"),
-    LEFT_ALONE: Code("A GPU is passed through to a virtual machine", "nothing: GPUs bound to vfio-pci are never touched"),
+    LEFT_ALONE: Code("A GPU is passed through to a virtual machine", "such GPUs are never touched, and nothing is to be done"),
     FORCED: Code(
         "The variant is forced against the rules", "take force (dify_image_force) away unless the failure is what you want to see"
     ),
@@ -220,5 +223,13 @@ CODES: dict[str, Code] = {
     DRIVER_NOT_APPLIED: Code(
         "The driver should be another, and this run changes no driver",
         "change it with the play that changes drivers, or set driver_policy (nvidia_driver_policy) to keep",
+    ),
+    DRIVER_HELD: Code(
+        "The driver that is to be changed is held",
+        "the role that changes drivers has to take these rules away first; where another tool writes them, change them there",
+    ),
+    DRIVER_NOT_FROM_PACKAGES: Code(
+        "The driver that is to be changed was not installed from packages",
+        "uninstall it first, as its installer does (nvidia-uninstall)",
     ),
 }

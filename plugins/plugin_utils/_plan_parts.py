@@ -14,6 +14,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _compose,
     _devices,
     _document,
+    _driver,
     _host,
     _notices,
     _plan_codes,
@@ -24,7 +25,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _wheels,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
-from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import DEGRADED, GPU, Decision, Wishes
+from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import DEGRADED, GPU, Decision, Gpus, Wishes
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
@@ -53,6 +54,8 @@ def gpu_list(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
     for card in host.cards:
         name = next((devices[use] for use in choice.uses if use.card == card and use in devices), None) if choice else None
         reason = _why_unused(card, choice, decision, blocks)
+        if reason is None and name is None:
+            reason = "is not used: no driver has it, and so nobody knows its CDI device yet"
         used = reason is None
         usable = not card.left_alone and card.trouble is None
         trouble = None if usable or card.left_alone else card.trouble
@@ -75,7 +78,9 @@ def _why_unused(card: _host.Card, choice: _devices.Choice | None, decision: Deci
     if decision.mode != GPU or choice is None:
         return card.trouble or "is not used: the service runs on the CPU"
     if choice.block is None and card not in choice.cards:
-        return "is in MIG mode, and CUDA sees no full GPU beside a MIG device" if card.in_mig_mode else "is not among the GPUs to use"
+        if not card.in_mig_mode:
+            return "is not among the GPUs to use"
+        return card.defect or "is in MIG mode, and CUDA sees no full GPU beside a MIG device"
     if blocks:
         return card.trouble or f"is not used: the plan is blocked ({blocks[0].code})"
     return None
@@ -89,7 +94,6 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
     if variant.source == "build":
         args = _recipe.build_args(variant, wishes.image_base, wishes.image_version)
         build = {"recipe_digest": _recipe.digest(wishes.context_digest(), args), "args": args}
-    choice = decision.gpus.choice if decision.gpus is not None and decision.mode == GPU else None
     return {
         "variant": variant.name,
         "reference": variant.image,
@@ -104,7 +108,7 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
         "reason": decision.fit.reason,
         "expected": decision.driver is not None and decision.driver.changes,
         "devices": list(dict.fromkeys(devices.values())),
-        "gpu_count": choice.gpu_count if choice is not None else 0,
+        "gpu_count": 1 if any(use.mig for use in devices) else len(devices),
         "require_cuda": _requirement(host, decision, variant),
         "build": build,
     }
@@ -255,19 +259,19 @@ def restart(host: Host, dify: object, parts: Mapping[str, Mapping[str, Any]], wi
     if engine:
         reasons.append("the engine is changed, and with it every container of the host stops")
     if driver:
-        reasons.append(f"the driver is changed{_others_on_the_gpu(host)}")
+        reasons.append(f"the driver is changed, and {_stopped_on_the_gpu(host)}")
     if service and parts["dify"]["action"] == "update":
         reasons.append("the service's container is made anew")
     return {"engine": engine, "service": service, "reasons": reasons}
 
 
-def _others_on_the_gpu(host: Host) -> str:
+def _stopped_on_the_gpu(host: Host) -> str:
     names = sorted({_document.text(container, "name") or "?" for container in _document.mappings(host.facts, "engine", "gpu_containers")})
-    return f", and the containers that use a GPU stop: {', '.join(names)}" if names else ""
+    return f"the containers that use a GPU stop: {', '.join(names)}" if names else "whatever uses a GPU stops"
 
 
-def driver_advice(host: Host, decision: Decision, variants: Sequence[Variant], wishes: Wishes) -> dict[str, Any] | None:
-    gpus = decision.gpus
+def driver_advice(host: Host, gpus: Gpus | None, variants: Sequence[Variant], wishes: Wishes) -> dict[str, Any] | None:
+    """Return what another driver would open: one that a reboot loads, or one that is supported; None where none would."""
     if gpus is None or gpus.driver.expected is None or gpus.blocks or wishes.force:
         return None
     cards = gpus.choice.cards
@@ -275,7 +279,8 @@ def driver_advice(host: Host, decision: Decision, variants: Sequence[Variant], w
     if not cards or len(products) < len(cards):
         return None
     uses = tuple(card.gpu for card in cards)
-    return _advice.driver_advice(tuple(variants), wishes.preference, uses, products, gpus.driver.expected, wishes.today)
+    waiting = None if gpus.driver.changes else _driver.after_a_reboot(host, cards)
+    return _advice.driver_advice(tuple(variants), wishes.preference, uses, products, gpus.driver.expected, wishes.today, waiting)
 
 
 def warnings(

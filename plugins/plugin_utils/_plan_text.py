@@ -8,6 +8,7 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,17 @@ def _part_text(part: Mapping[str, Any]) -> str:
     before, after = part.get("from"), part.get("to")
     change = f" {before} -> {after}" if before and after and before != after else f" {after or before or ''}".rstrip()
     reason = part.get("reason")
-    return f"{part['action']}{change}{f' ({reason})' if reason else ''}"
+    return f"{_action(part)}{change}{f' ({reason})' if reason else ''}"
+
+
+def _action(part: Mapping[str, Any]) -> str:
+    """The action in words: a driver may be brought back to an older one, and whoever reads upgrade expects a newer."""
+    ends = [str(part.get(end) or "") for end in ("to", "from")]
+    if part["action"] != "upgrade" or not all(re.fullmatch(r"[0-9]+(\.[0-9]+)*", end, re.ASCII) for end in ends):
+        return str(part["action"])
+    after, before = ([int(number) for number in end.split(".")] for end in ends)
+    # A branch is compared with a branch.
+    return "downgrade" if after < before[: len(after)] else "upgrade"
 
 
 def _image_lines(image: Mapping[str, Any] | None) -> list[str]:
@@ -149,9 +160,13 @@ def render_fleet(fleet: Mapping[str, Any]) -> str:
 
 def _fleet_result(fleet: Mapping[str, Any]) -> str:
     if fleet["status"] == "blocked":
-        return "BLOCKED, no variant for all"
+        codes = [finding["code"] for finding in fleet["blocked"]]
+        unknown = f"{_text.count_hosts(len(fleet['missing']))} cannot be judged"
+        return f"BLOCKED, {unknown if _plan_codes.FLEET_NO_VARIANT not in codes else 'no variant for all'}"
     if fleet["variant"] is None:
-        return "no variant to agree on, since no host runs one on a GPU"
+        if not fleet["missing"]:
+            return "no variant to agree on, since no host runs one on a GPU"
+        return f"no variant to agree on: {'none of the others runs one on a GPU' if fleet['hosts'] else 'nothing is known about any host'}"
     rest = fleet["hosts"] - len(fleet["gpu_hosts"])
     others = f"; {_text.count_hosts(rest)} without a GPU" if rest else ""
     return f"{fleet['variant']} for {_text.count_hosts(len(fleet['gpu_hosts']))}{others}"

@@ -50,6 +50,21 @@ __all__ = ["CPU_FALLBACKS", "PARTS", "WHEN_NO_GPU", "WishError", "Wishes", "chec
 
 SCHEMA = 1
 
+# What tells that the GPU, its driver or the way into a container does not serve, for which the CPU may stand in by consent.
+_UNUSABLE = {
+    _plan_codes.NO_VARIANT_FITS,
+    _plan_codes.DRIVER_NOT_LOADED,
+    _plan_codes.DRIVER_MISMATCH,
+    _plan_codes.DRIVER_SILENT,
+    _plan_codes.NO_USABLE_GPU,
+    _plan_codes.SICK_GPU,
+    _plan_codes.DRIVER_IMPOSSIBLE,
+    _plan_codes.CDI_OFF,
+    _plan_codes.NO_CDI_SPEC,
+    _plan_codes.NO_CDI_DEVICE,
+}
+_BY_WISH = (_plan_codes.OUTSIDE_CUDA_RANGE, _plan_codes.FEATURE_MISSING)
+
 
 def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: Wishes) -> dict[str, Any]:
     """Return the plan of one host.
@@ -73,7 +88,7 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
     image = _plan_parts.image_of(host, decision, devices, wishes)
     needs = [*decision.needs, *(_engine_needs(host, dify, image, wishes) if host.observed else ())]
     blocks = [*decision.blocks, *_unmet(needs, wishes, besides=decision.blocks)]
-    blocks += _deployment_blocks(dify, image, needs, wishes) if not blocks else []
+    blocks += [*_unnamed(decision, devices, wishes), *_deployment_blocks(dify, image, needs, wishes)] if not blocks else []
     rendered = _plan_parts.rendered_of(decision, devices, wishes) if not blocks and "dify" in wishes.apply else None
     parts = _plan_parts.all_parts(host, dify, decision, image, rendered, needs, blocks, wishes)
     return {
@@ -89,7 +104,7 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
         "render": {"files": rendered.as_dict() if rendered else {}},
         "reboot": _plan_parts.reboot(host, decision, blocks),
         "restart": _plan_parts.restart(host, dify, parts, wishes),
-        "advice": {"driver": _plan_parts.driver_advice(host, decision, variants, wishes)},
+        "advice": {"driver": _plan_parts.driver_advice(host, decision.gpus, variants, wishes)},
         "warnings": _plan_parts.warnings(host, dify, decision, parts, blocks, wishes),
     }
 
@@ -150,9 +165,9 @@ def _without_gpu(host: Host, dify: object, variants: Sequence[Variant], named: V
     return Decision(CPU, Fit(variant, _selector.CPU, None, reason), rejected, warnings=tuple(_host.driver_without_gpu(host)))
 
 
-def gpus_of(host: Host, wishes: Wishes) -> Gpus:
-    """Return how the GPUs of a host with a GPU of ours stand."""
-    choice = _devices.choose(host, wishes.gpus)
+def gpus_of(host: Host, wishes: Wishes, selection: Sequence[str] | None = None) -> Gpus:
+    """Return how the GPUs of a host with a GPU of ours stand. A `selection` of the host's own takes the place of that in the wishes."""
+    choice = _devices.choose(host, wishes.gpus if selection is None else selection)
     driver = _driver.decide(host, choice.cards or host.present, wishes.driver, "driver" in wishes.apply, wishes.today)
     return Gpus(choice, driver, tuple(_platform.gpu_needs(host, choice, driver.changes)))
 
@@ -167,14 +182,16 @@ def _with_gpu(host: Host, variants: Sequence[Variant], named: Variant | None, wi
         selection = _selector.select(variants, driver, tuple(card.gpu for card in gpus.choice.cards), wishes.preference)
         fit, rejected = _forced_or_chosen(selection, named, wishes)
         if fit is None:
-            blocks.append(_no_fit_block(gpus, rejected, wishes))
+            blocks.append(_no_fit_block(host, gpus, variants, rejected, wishes))
         fit, *others = (_in_our_words(one, gpus.driver, wishes) for one in (fit, *rejected))
         rejected = tuple(one for one in others if one is not None)
     unmet = _unmet(gpus.needs, wishes)
     found = Decision(GPU, fit, rejected, (*blocks, *unmet), gpus=gpus)
     if not found.blocks:
         return replace(found, warnings=(*_notices.of_choice(host, gpus.choice, wishes.gpus), *_fit_warnings(fit)))
-    if named is None and wishes.cpu_fallback == WHEN_GPU_UNUSABLE:
+    consented = named is None and wishes.cpu_fallback == WHEN_GPU_UNUSABLE
+    # A decision of the fleet or a mistake in the options says nothing about the GPU, which may be fine.
+    if consented and all(block.code in _UNUSABLE and not block.by_wish for block in found.blocks):
         return _degraded(host, variants, found)
     return found
 
@@ -195,7 +212,7 @@ def _forced_or_chosen(selection: _selector.Selection, named: Variant | None, wis
     return _selector.force(refused), tuple(other for other in selection.others if other is not refused)
 
 
-def _no_fit_block(gpus: Gpus, rejected: Sequence[Fit], wishes: Wishes) -> Block:
+def _no_fit_block(host: Host, gpus: Gpus, variants: Sequence[Variant], rejected: Sequence[Fit], wishes: Wishes) -> Block:
     name = wishes.preference.named
     if name is not None:
         refused = next((fit for fit in rejected if fit.variant.name == name), None)
@@ -206,10 +223,41 @@ def _no_fit_block(gpus: Gpus, rejected: Sequence[Fit], wishes: Wishes) -> Block:
     driver = gpus.driver.expected.version if gpus.driver.expected else "unknown"
     if not rejected:
         return Block("image", _plan_codes.NO_VARIANT_FITS, "the catalog has no CUDA variant")
-    # One reason is enough for the sentence, all of them are in `rejected`: the variant that the driver could carry, else the oldest CUDA.
-    nearest = min(rejected, key=lambda fit: (fit.code == _plan_codes.DRIVER_TOO_OLD, _cuda.number(fit.variant.cuda or "0.0")))
+    nearest = _nearest(rejected, wishes)
     message = f"no variant of the catalog fits driver {driver} and {names}; the nearest is {nearest.variant.name}: {nearest.reason}"
-    return Block("image", _plan_codes.NO_VARIANT_FITS, _planned(message, gpus.driver))
+    remedy = _fitting_remedy(host, gpus, variants, nearest, wishes)
+    return Block("image", _plan_codes.NO_VARIANT_FITS, _planned(message, gpus.driver), remedy, by_wish=nearest.code in _BY_WISH)
+
+
+def _nearest(rejected: Sequence[Fit], wishes: Wishes) -> Fit:
+    """Return the variant whose reason is the one to tell, since all of them are in `rejected`.
+
+    One that runs here and was not asked for, the nearest to the range; else one that the driver could carry; else the oldest CUDA.
+    """
+    unwanted = [fit for fit in rejected if fit.code in _BY_WISH]
+    if unwanted:
+        return min(unwanted, key=lambda fit: (fit.code == _plan_codes.OUTSIDE_CUDA_RANGE, *_distance(fit.variant.cuda or "0.0", wishes)))
+    return min(rejected, key=lambda fit: (fit.code == _plan_codes.DRIVER_TOO_OLD, _cuda.number(fit.variant.cuda or "0.0")))
+
+
+def _distance(cuda: str, wishes: Wishes) -> tuple[int, int]:
+    """Return how far a CUDA is from the range that was asked for, as majors and minors. Inside, the newest is the nearest."""
+    major, minor = _cuda.number(cuda)
+    if wishes.max_cuda is not None and _cuda.number(cuda) > _cuda.number(wishes.max_cuda):
+        return major, minor
+    return -major, -minor
+
+
+def _fitting_remedy(host: Host, gpus: Gpus, variants: Sequence[Variant], nearest: Fit, wishes: Wishes) -> str | None:
+    """Return what makes a variant fit, None where it is what the code says: a newer driver."""
+    if nearest.code in _BY_WISH:
+        return _plan_codes.CODES[nearest.code].remedy
+    if any(card.product is None for card in gpus.choice.cards) or wishes.force or gpus.driver.changes:
+        return None
+    advice = _plan_parts.driver_advice(host, gpus, variants, wishes)
+    if advice is None:
+        return "add a variant that fits to the catalog; no driver that is still supported would help these GPUs"
+    return str(advice["message"]) if _driver.after_a_reboot(host, gpus.choice.cards) else None
 
 
 def _in_our_words(fit: Fit | None, driver: _driver.Decision, wishes: Wishes) -> Fit | None:
@@ -279,6 +327,18 @@ def _unmet(needs: Sequence[Need], wishes: Wishes, besides: Sequence[Block] = ())
     """Return the blocks of what is missing and is not the caller's to bring, each once."""
     missing = [need.block for need in needs if need.block is not None and (need.action is None or need.part not in wishes.apply)]
     return [block for block in dict.fromkeys(missing) if block not in besides]
+
+
+def _unnamed(decision: Decision, devices: Mapping[_devices.Use, str], wishes: Wishes) -> list[Block]:
+    """Return that a service cannot be planned yet, because nobody knows by which name its container gets a GPU."""
+    if decision.mode != GPU or decision.gpus is None or "dify" not in wishes.apply:
+        return []
+    unknown = [use.label for use in decision.gpus.choice.uses if use not in devices]
+    if not unknown:
+        return []
+    message = f"nobody knows the CDI device of {', '.join(unknown)} before a driver has it"
+    remedy = "change the driver first, in a run that leaves the service (apply without dify), then run again"
+    return [Block("dify", _plan_codes.NO_CDI_DEVICE, message, remedy)]
 
 
 def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, needs: Sequence[Need], wishes: Wishes) -> list[Block]:

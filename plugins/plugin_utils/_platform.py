@@ -68,7 +68,10 @@ def _cdi_needs(host: Host) -> list[Need]:
     version = _document.text(host.facts, ENGINE, "version")
     message = f"Docker {version or 'of unknown version'} does not use CDI, so it cannot give a GPU to a container"
     if version is not None and not _versions.at_least(version, _toolkit.CDI_FLOOR):
-        return [_engine(UPGRADE, f"{_DOCKER}, CDI on", _plan_codes.CDI_OFF, f"{message}; {_toolkit.cdi_floor(version)}")]
+        reason = f"{message}; {_toolkit.cdi_floor(version)}"
+        # To switch on what this version does not have would keep it from starting at all.
+        remedy = f"upgrade Docker to {_toolkit.CDI_FLOOR} or newer first; then {_plan_codes.CODES[_plan_codes.CDI_OFF].remedy}"
+        return [Need(ENGINE, UPGRADE, f"{_DOCKER}, CDI on", reason, Block(ENGINE, _plan_codes.CDI_OFF, reason, remedy))]
     return [_engine(CONFIGURE, "CDI on", _plan_codes.CDI_OFF, message)]
 
 
@@ -81,7 +84,8 @@ def _device_needs(host: Host, choice: _devices.Choice) -> list[Need]:
         code, message = _plan_codes.NO_CDI_SPEC, _no_specification(host, choice)
     else:
         code = _plan_codes.NO_CDI_DEVICE
-        wanted = "; ".join(f"{' or '.join(_devices.candidates(choice, use)) or 'none'} for {use.label}" for use in lacking)
+        # The names of another strategy would only make the sentence longer.
+        wanted = "; ".join(f"{' or '.join(_devices.candidates(choice, use)[:2]) or 'none'} for {use.label}" for use in lacking)
         message = f"the CDI specification has no device {wanted}; it has {', '.join(names)}"
     return [_specification(host, message, Block(TOOLKIT, code, message))]
 

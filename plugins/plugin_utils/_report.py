@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,6 +44,25 @@ _OUTCOMES = {
     "stopped": "failed",
     "restore_failed": "failed",
     "unreachable": "unreachable",
+}
+# What facts and verdicts call by the first code, the plan calls by one of the others, and says what to do about it as well.
+_TWINS = {
+    "DG104": ("DG753",),
+    "DG115": ("DG752",),
+    "DG117": ("DG767",),
+    "DG118": ("DG757",),
+    "DG119": ("DG757", "DG758", "DG769"),
+    "DG121": ("DG768",),
+    "DG122": ("DG758",),
+    "DG213": ("DG751",),
+    "DG214": ("DG759",),
+}
+# What those are about of which a host may have several: a GPU by its PCI address, a file, the kernel that boots next.
+_SUBJECTS = {
+    "DG104": re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"),
+    "DG119": re.compile(r"(?<=Kernel )\S+"),
+    "DG121": re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"),
+    "DG214": re.compile(r"/\S+"),
 }
 _PLAN_KEYS = ("status", "mode", "gpus", "blocked", "parts", "image", "rejected", "reboot", "restart", "advice", "warnings")
 
@@ -157,14 +177,25 @@ def _engine(nvidia: Mapping[str, Any]) -> str | None:
 def _warnings(
     nvidia: Mapping[str, Any], plan: Mapping[str, Any], verdict: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return what facts, plan and verdicts warn of, each code with each of its messages once, sorted by code."""
-    found = []
+    """Return what facts, plan and verdicts warn of, each code with each of its messages once, sorted by code.
+
+    Where the plan says the same with its remedy, it alone has the word.
+    """
+    found: list[tuple[str, str]] = []
     for document in (nvidia, plan, verdict, *others):
         for warning in _list(document.get("warnings")):
             entry = (str(warning.get("code")), str(warning.get("message")))
             if entry not in found:
                 found.append(entry)
-    return [{"code": code, "message": message} for code, message in sorted(found)]
+    return [{"code": code, "message": message} for code, message in sorted(found) if not _said_by_plan(code, message, found)]
+
+
+def _said_by_plan(code: str, message: str, found: Sequence[tuple[str, str]]) -> bool:
+    """Whether a warning of the plan says what another one says, of the same GPU, file or kernel."""
+    twins = [text for twin, text in found if twin in _TWINS.get(code, ())]
+    pattern = _SUBJECTS.get(code)
+    subject = pattern.search(message) if pattern else None
+    return any(subject is None or subject.group() in text for text in twins)
 
 
 def _words(

@@ -35,6 +35,8 @@ ELSEWHERE = {
     "DG755": ("plugin_utils/test_plan_planner.py", "test_force", "FORCED"),
     "DG761": ("action/test_plan_action.py", "test_facts_of_an_earlier_run_do_not_count_where_an_empty_option_says_so", "DG761"),
     "DG770": ("plugin_utils/test_plan_driver.py", "test_a_wanted_upgrade_that_the_caller_does_not_make_is_a_warning", "DRIVER_NOT_APPLIED"),
+    "DG771": ("plugin_utils/test_plan_driver.py", "test_a_rule_that_holds_the_driver_is_told_of_before_the_change", "DRIVER_HELD"),
+    "DG772": ("plugin_utils/test_plan_driver.py", "test_a_driver_without_packages_is_uninstalled_first", "DRIVER_NOT_FROM_PACKAGES"),
 }
 
 

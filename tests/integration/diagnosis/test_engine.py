@@ -133,7 +133,9 @@ def test_no_cdi_specification(diag: Host) -> None:
     diag.sh(f"mv {SPEC} /root/nvidia.yaml")
     diag.undo(f"mv /root/nvidia.yaml {SPEC}")
     found = diag.check()
-    found.breaks("toolkit", "DG203", "nvidia-ctk cdi generate", seen="no specification")
+    # The container that runs keeps its GPU, the next one would get none.
+    assert found.verdict["overall"] == "proven"
+    found.verdict_warns("DG203", "no specification")
     found.blocks("DG725", "nvidia-ctk cdi generate")
 
 
@@ -213,7 +215,10 @@ def test_nvidia_runtime_is_gone(diag: Host) -> None:
     assert before["overall"] == "proven"
     assert "runtime nvidia" in next(link["seen"] for link in before["links"] if link["link"] == "toolkit")
     write_config(diag, json.dumps({**FEATURES, "runtimes": {"other": RUNTIMES["other"]}}), "reload")
-    diag.check("it").breaks("toolkit", "DG211", "nvidia-ctk runtime configure --runtime=docker", seen="other")
+    # The container was given its GPU before, and still computes with it: what a new one would not get is worth a warning.
+    after = diag.check("it")
+    assert after.verdict["overall"] == "proven"
+    after.verdict_warns("DG211", "other")
 
 
 @produces("DG302")

@@ -10,7 +10,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.difyops.gpu.plugins.action import gpu_plan
 from ansible_collections.difyops.gpu.plugins.modules import gpu_plan as stub
-from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import applied, nvidia, without_gpu
+from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import A10, V100, applied, gpu, nvidia, without_gpu
 
 
 @pytest.fixture
@@ -109,6 +109,8 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"dify": "x"}, "dify must be a dictionary; found text"),
         ({"fleet": "x"}, "fleet must be a dictionary; found text"),
         ({"hosts": ["h1"]}, "hosts is for scope fleet only"),
+        ({"gpus_of": {"h1": ["0"]}}, "gpus_of is for scope fleet only"),
+        ({"gpus_of": ["0"]}, "gpus_of must be a dictionary; found a list"),
         ({"apply": ["drivers"]}, "apply"),
         ({"driver_policy": "latest"}, "driver_policy"),
         ({"driver_branch": "newest"}, "driver_branch (nvidia_driver_branch) must be a driver branch such as '580', or auto; found"),
@@ -229,6 +231,7 @@ def test_a_fleet_is_the_hosts_of_the_play_or_those_that_are_named(context):
         ({"dify": {}}, "dify is for scope host only"),
         ({"fleet": {}}, "fleet is for scope host only"),
         ({"missing": "ignore"}, "missing"),
+        ({"gpus_of": {"a": {"0": 1}}}, "gpus_of must have a list of GPUs for each host; found {"),
         ({"variant": "cuda99"}, "'cuda99' is not in the catalog"),
     ],
 )
@@ -236,6 +239,15 @@ def test_one_sentence_for_each_mistake_about_a_fleet(context, options, sentence)
     with pytest.raises(AnsibleActionFail) as caught:
         decide(context, {"a": nvidia()}, **options)
     assert str(caught.value).startswith("gpu_plan: ") and sentence in str(caught.value)
+
+
+def test_each_host_of_a_fleet_has_its_own_gpus(context):
+    facts = {"a": nvidia("580.95.05"), "b": nvidia("580.95.05", [gpu(A10, 5, index=0), gpu(V100, 6, index=1)])}
+    assert decide(context, facts)["variant"] == "cuda12.6"
+    for own in (["0"], [0], "0", 0, ["0", "0000:00:05.0"]):
+        assert decide(context, facts, gpus_of={"a": [], "b": own, "elsewhere": None})["variant"] == "cuda13.2"
+    assert decide(context, facts, gpus_of={"b": ["nonsense"]}, missing="allow")["missing"] == ["b"]
+    assert decide(context, facts, gpus=["1"], gpus_of={"a": [], "b": ["1"]})["gpu_hosts"] == ["a", "b"]
 
 
 def test_a_decision_is_kept_as_a_fact(context, monkeypatch):

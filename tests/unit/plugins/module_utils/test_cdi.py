@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _cdi
@@ -177,13 +178,21 @@ def write(root, path, content):
 
 
 UUID = "GPU-0bc41c22-8a4f-11ef-9cd2-0242ac120002"
-GPU = {"index": 0, "uuid": UUID, "mig": {"current": False, "pending": False, "devices": []}}
+GPU = {
+    "class": "0x030200",
+    "bound_driver": "nvidia",
+    "index": 0,
+    "uuid": UUID,
+    "mig": {"current": False, "pending": False, "devices": []},
+}
+OTHER = {**GPU, "index": 1, "uuid": "GPU-other"}
 NOW = _cdi.Now("535.247.01", [GPU])
 
 
 @pytest.fixture
-def root(tmp_path):
-    """A host that has what GENERATED names."""
+def root(tmp_path, monkeypatch):
+    """A host that has what GENERATED names, seen by root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     for path in (
         "/dev/nvidia0",
         "/dev/nvidia-uvm",
@@ -244,7 +253,55 @@ def test_the_driver_was_removed(root):
 def test_a_gpu_was_added(root):
     write(root, "/dev/nvidia1", "")
     write(root, "/dev/nvidia-modeset", "")
-    assert reasons(root) == ["lacks /dev/nvidia1"]
+    assert reasons(root, NOW._replace(gpus=[GPU, OTHER])) == ["lacks /dev/nvidia1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bound_driver": "vfio-pci", "uuid": None, "mig": None, "index": None},
+        {"bound_driver": None, "uuid": None, "mig": None, "index": None},
+        # nvidia-ctk leaves out a GPU in MIG mode that has no parts.
+        {"mig": {"current": True, "pending": True, "devices": []}},
+    ],
+)
+def test_the_device_file_of_a_gpu_that_no_specification_has(root, changes):
+    write(root, "/dev/nvidia1", "")
+    assert reasons(root, NOW._replace(gpus=[GPU, {**OTHER, **changes}])) == []
+
+
+def test_a_lost_gpu_has_no_name_to_be_missed_by(root):
+    text = GENERATED.replace('name: "0"', "name: GPU-other")
+    lost = {**OTHER, "uuid": None, "index": None, "mig": None}
+    assert reasons(root, NOW._replace(gpus=[GPU, lost]), text) == []
+    assert reasons(root, NOW._replace(gpus=[GPU, OTHER]), text) == []
+    assert reasons(root, NOW._replace(gpus=[GPU, {**OTHER, "uuid": "GPU-third"}]), text) == [
+        "names the device GPU-other, which is not there"
+    ]
+
+
+def test_mig_devices_that_an_ordinary_user_may_not_see(root, monkeypatch):
+    by_number = GENERATED.replace('name: "0"', 'name: "0:0"')
+    assert reasons(root, with_mig(), by_number) == ["names the device 0:0, which is not there"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert reasons(root, with_mig(), by_number) == []
+    by_both = by_number.replace(f"name: {UUID}", 'name: "0:1"')
+    assert reasons(root, with_mig("MIG-a"), by_both) == []
+    assert reasons(root, with_mig(), by_number.replace(UUID, "GPU-gone")) == ["names the device GPU-gone, which is not there"]
+
+
+@pytest.mark.parametrize("mig", [None, {"current": True, "pending": True, "devices": None}])
+def test_mig_devices_that_nobody_could_list(root, mig):
+    by_number = GENERATED.replace('name: "0"', 'name: "0:0"')
+    assert reasons(root, NOW._replace(gpus=[{**GPU, "mig": mig}]), by_number) == []
+
+
+def test_names_by_type_and_number(root):
+    by_type = GENERATED.replace('name: "0"', 'name: "mig0:0"')
+    assert reasons(root, with_mig("MIG-a"), by_type) == []
+    assert reasons(root, with_mig("MIG-a", "MIG-b"), by_type) == ["lacks the MIG device 0:1"]
+    assert reasons(root, text=by_type) == ["names the device mig0:0, which is not there"]
+    assert reasons(root, text=GENERATED.replace('name: "0"', "name: gpu0")) == []
 
 
 def test_a_specification_of_chosen_devices_need_not_be_complete(root):
@@ -314,11 +371,17 @@ def test_two_names_of_one_directory_are_one(root):
 texts = st.text() | st.sampled_from([GENERATED, BY_HAND, FLOW, "{}"])
 gpus = st.fixed_dictionaries(
     {
+        "class": st.sampled_from(["0x030200", None]),
+        "bound_driver": st.sampled_from(["nvidia", "vfio-pci", None]),
         "index": st.none() | st.integers(0, 9),
         "uuid": st.none() | st.sampled_from(["GPU-1", UUID]),
         "mig": st.none()
         | st.fixed_dictionaries(
-            {"devices": st.lists(st.fixed_dictionaries({"index": st.integers(0, 6), "uuid": st.sampled_from(["MIG-a", "MIG-b"])}))}
+            {
+                "current": st.sampled_from([True, False, None]),
+                "devices": st.none()
+                | st.lists(st.fixed_dictionaries({"index": st.integers(0, 6), "uuid": st.sampled_from(["MIG-a", "MIG-b", None])})),
+            }
         ),
     }
 )
@@ -339,6 +402,9 @@ def test_no_specification_breaks_the_comparison(tmp_path_factory, text, driver, 
         ('[nvidia-container-runtime]\nlog-level = "info"\nmode = "auto"\n', "auto"),
         ("[nvidia-container-runtime]\n  mode = 'cdi' # now\n", "cdi"),
         ('[nvidia-container-runtime]\n#mode = "auto"\n', None),
+        ('[nvidia-container-runtime]\nruntimes = ["docker-runc", "runc"]\nmode = "auto"\n', "auto"),
+        ('[nvidia-container-runtime]\nruntimes = [\n  "runc",\n]\nmode = "cdi"\n\n[nvidia-container-cli]\nmode = "x"\n', "cdi"),
+        ('[nvidia-container-runtime]\n[nvidia-ctk]\nmode = "x"\n', None),
         ('[nvidia-container-runtime.modes.legacy]\nmode = "x"\n', None),
         ('mode = "x"\n', None),
         ("", None),

@@ -238,6 +238,33 @@ def test_a_remote_engine_is_asked_by_the_command(programs, tmp_path, monkeypatch
     assert facts["gpu_containers"] == [{"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"]}]
 
 
+@pytest.mark.parametrize(
+    "words", ["Error: No such object: {}", "error: no such object: {}", "Error response from daemon: No such container: {}"]
+)
+def test_a_container_that_ends_before_a_remote_engine_tells_of_it(programs, tmp_path, monkeypatch, words):
+    ended = "a" * 64
+    programs(
+        "docker",
+        f"""case "$1" in
+        info) cat {FIXTURES}/docker-info-26.1.5.json;;
+        ps) echo '{json.dumps({"ID": ended})}';;
+        *) echo; echo "{words.format(ended)}" >&2; exit 1;; esac""",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
+    facts, names = gathered(tmp_path)
+    assert (facts["error"], facts["gpu_containers"], names) == (None, [], {})
+
+
+def test_a_remote_engine_that_fails_is_no_container_that_ended(programs, tmp_path, monkeypatch):
+    programs("docker", "echo Cannot connect to the Docker daemon >&2; exit 1")
+    (tmp_path / "var/run").mkdir(parents=True)
+    (tmp_path / "var/run/docker.sock").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
+    assert "Cannot connect" in gathered(tmp_path)[0]["error"]
+
+
 def container(number, image="img", env=(), **host):
     return {"Id": f"{number:064x}", "Name": f"/c{number}", "Config": {"Image": image, "Env": list(env)}, "HostConfig": host}
 
@@ -361,6 +388,7 @@ def test_secrets_are_masked():
             "proxies": {"http-proxy": "http://user:hunter2@proxy:3128", "https-proxy": "http://hunter2@proxy", "no-proxy": "localhost"},
             "log-opts": {"splunk-token": "hunter2", "max-size": "10m", "env": "OS"},
             "registry-mirrors": ["https://user:hunter2@mirror.example.org/v2", "https://plain.example.org"],
+            "unencoded": ["http://user:hunter2@hunter2@proxy:3128", "http://user:x/hunter2@proxy", "see http://a:hunter2@b or c@d"],
             "labels": ["api_key=hunter2", "site=rack-3"],
             "some-password": 12345678,
             "credentials": ["hunter2", {"value": "hunter2"}],
@@ -378,6 +406,7 @@ def test_secrets_are_masked():
     }
     assert masked["log-opts"] == {"splunk-token": "********", "max-size": "10m", "env": "OS"}
     assert masked["registry-mirrors"] == ["https://********@mirror.example.org/v2", "https://plain.example.org"]
+    assert masked["unencoded"] == ["http://********@proxy:3128", "http://********@proxy", "see http://********@b or c@d"]
     assert masked["labels"] == ["api_key=********", "site=rack-3"]
     assert (masked["live-restore"], masked["max-concurrent-downloads"], masked["tlskey"]) == (True, 3, "/etc/docker/key.pem")
     assert masked["secret-in-use"] is True
@@ -397,6 +426,11 @@ def test_masking_keeps_the_shape_and_is_done_once(document):
     masked = _engine.mask(document)
     assert _engine.mask(masked) == masked
     assert isinstance(document, type(masked)) or masked == _engine.MASK
+
+
+@given(st.text("hunter2@/:?#", min_size=1), st.sampled_from(["http://", "socks5://"]))
+def test_no_password_of_a_proxy_gets_through(password, scheme):
+    assert _engine.mask({"http-proxy": f"{scheme}user:{password}@proxy:3128"}) == {"http-proxy": f"{scheme}********@proxy:3128"}
 
 
 @given(st.sampled_from(["password", "splunk-token", "client_secret", "API-KEY"]), st.text(min_size=1), st.booleans())

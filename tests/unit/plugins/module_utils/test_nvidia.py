@@ -9,9 +9,11 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _engine, _host, _nvidia, _nvml, _packages
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _diagnosis, _engine, _host, _nvidia, _nvml, _packages
 from ansible_collections.difyops.gpu.plugins.module_utils._observer import Observation
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 A10 = "0000:3b:00.0"
 KERNEL_KNOWS = {
@@ -348,15 +350,19 @@ def good(host):
     return change(facts, "driver.reboot_reasons", ["A new kernel waits."])
 
 
-def change(facts, path, value):
-    """Return a copy of facts with one value changed; a number in the path is the position in a list."""
+def put(facts, way, value):
+    """Return a copy of facts with the value at the end of a way changed."""
     copy = json.loads(json.dumps(facts))
     place = copy
-    *way, last = [int(step) if step.isdecimal() else step for step in path.split(".")]
-    for step in way:
+    for step in way[:-1]:
         place = place[step]
-    place[last] = value
+    place[way[-1]] = value
     return copy
+
+
+def change(facts, path, value):
+    """Return a copy of facts with one value changed; a number in the path is the position in a list."""
+    return put(facts, [int(step) if step.isdecimal() else step for step in path.split(".")], value)
 
 
 MANAGER = {"installed": True, "version": "535.247.01", "running": True, "matches_driver": True, "needed": True}
@@ -397,7 +403,8 @@ WARNINGS = [
     ("gpus.0.mig", {"current": False, "pending": True, "devices": []}, "DG121", "will be on after its next reset"),
     ("gpus.0.mig", None, None, None),
     ("toolkit.packages", dict.fromkeys(_packages.TOOLKIT), "DG212", "not installed"),
-    ("engine.cdi_enabled", False, "DG217", "neither by CDI nor by the nvidia runtime"),
+    ("gpus.0.mig", {"current": True, "pending": True, "devices": None}, None, None),
+    ("engine.cdi_enabled", False, None, None),  # the toolkit is installed, and with it the hook for --gpus
     ("engine.daemon_config.error", "It is broken.", "DG216", "It is broken."),
     ("engine.error", "It sleeps.", "DG201", "It sleeps."),
     ("toolkit.cdi.specs", [SPEC], None, None),
@@ -427,6 +434,109 @@ def test_one_thing_that_is_wrong_is_one_warning(good, path, value, code, words):
 def test_a_toolkit_that_is_not_missed(good, path, value):
     without = change(good, "toolkit.packages", dict.fromkeys(_packages.TOOLKIT))
     assert "DG212" not in [warning["code"] for warning in _nvidia.complaints(change(without, path, value))]
+
+
+NO_CDI = [("engine.cdi_enabled", False), ("toolkit.packages", dict.fromkeys(_packages.TOOLKIT)), ("toolkit.cdi.specs", [SPEC])]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "codes"),
+    [
+        ("engine.runtimes", ["runc"], ["DG217"]),
+        ("toolkit.packages", {**dict.fromkeys(_packages.TOOLKIT), "nvidia-container-toolkit-base": "1.19.1-1"}, ["DG217"]),
+        ("toolkit.packages", {**dict.fromkeys(_packages.TOOLKIT), "nvidia-container-toolkit": "1.19.1-1"}, []),
+        ("engine.runtimes", ["nvidia-cdi", "runc"], []),
+        ("engine.cdi_enabled", True, []),
+        ("engine.running", False, []),
+        ("engine.name", "podman", []),
+        ("gpus", [], []),
+    ],
+)
+def test_an_engine_that_cannot_give_a_gpu(good, path, value, codes):
+    for way, given_value in [*NO_CDI, (path, value)]:
+        good = change(good, way, given_value)
+    found = _nvidia.complaints(good)
+    assert [warning["code"] for warning in found] == codes
+    assert all("neither by CDI nor by the nvidia runtime" in warning["message"] for warning in found)
+
+
+def test_the_hook_of_a_toolkit_that_is_no_package(good, monkeypatch):
+    for way, given_value in NO_CDI:
+        good = change(good, way, given_value)
+    monkeypatch.setattr(_command, "find", lambda name: "/opt/bin/x" if name == "nvidia-container-runtime-hook" else None)
+    assert _nvidia.complaints(good) == []
+    assert _nvidia.complaints(change(good, "toolkit.cdi.specs", [])) == []
+
+
+def test_a_loaded_driver_whose_gpus_all_belong_to_virtual_machines(host, monkeypatch):
+    host.gpu("vfio-pci")
+    host.load()
+    program = host.root / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "CUDA Version : 12.2" || echo "No devices were found"; exit 6\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(_nvml, "observe", lambda guard, addresses: failing("nvml"))
+    monkeypatch.setattr(_command, "find", lambda name, search=(): str(program) if name == "nvidia-smi" else None)
+    facts = host.gather()
+    assert (facts["nvml"]["source"], facts["nvml"]["error"], facts["driver"]["cuda_version"]) == ("nvidia-smi", None, "12.2")
+    assert [warning["code"] for warning in facts["warnings"]] == ["DG104"]
+
+
+def places(document, way=()):
+    """Return the way to every value of a document."""
+    inner = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return [way, *(place for key, value in inner for place in places(value, (*way, key)))]
+
+
+def rich(facts):
+    """Return facts in which every part of the contract has content, so that every part can be mutated."""
+    sick = {"code": 18, "name": "NVML_ERROR_LIB_RM_VERSION_MISMATCH", "message": "x"}
+    part = {"index": 0, "name": "MIG 1g.5gb", "uuid": "MIG-a", "profile": "1g.5gb", "memory_total_mib": None}
+    changes = [
+        ("gpus", [*facts["gpus"], *facts["gpus"]]),
+        ("gpus.1.mig", {"current": True, "pending": False, "devices": [part]}),
+        ("nvml.error", sick),
+        ("driver.fabric_manager", {**MANAGER, "matches_driver": False}),
+        ("driver.next_kernel_has_module", False),
+        ("driver.reboot_required", True),
+        ("toolkit.cdi.specs", [{**SPEC, "stale": True, "reasons": ["a"], "shadowed": ["0"], "error": "torn."}]),
+        ("toolkit.lockstep", False),
+        ("engine.error", "It sleeps."),
+        ("engine.runtimes", ["runc"]),
+        ("warnings", [{"code": "DG114", "message": "x"}]),
+    ]
+    for path, value in changes:
+        facts = change(facts, path, value)
+    return facts
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers(-1, 1000) | st.text(max_size=3)
+    | st.sampled_from(["lost", "nvidia", "docker", "TIMEOUT", [], {}])
+    | st.lists(st.none() | st.text(max_size=3) | st.lists(st.none(), max_size=1), max_size=2)
+    | st.dictionaries(st.text(max_size=3), st.none() | st.text(max_size=3), max_size=2)
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data(), root=st.booleans())
+def test_no_facts_break_the_complaints(good, data, root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+        facts = rich(good)
+        for _change in range(data.draw(st.integers(0, 4))):
+            facts = put(facts, data.draw(st.sampled_from(places(facts)[1:])), data.draw(VALUES))
+        found = _nvidia.complaints(facts)
+    assert all(set(warning) == {"code", "message"} for warning in found)
+    assert all(warning["code"] in _diagnosis.DIAGNOSES and warning["message"] for warning in found)
+    assert all(isinstance(warning["message"], str) for warning in found)
+
+
+def test_every_value_of_the_facts_may_be_null(good):
+    facts = rich(good)
+    codes = {warning["code"] for warning in _nvidia.complaints(facts)}
+    assert {"DG107", "DG117", "DG118", "DG119", "DG121", "DG115", "DG201", "DG214", "DG215", "DG218"} <= codes
+    for way in places(facts)[1:]:
+        _nvidia.complaints(put(facts, way, None))
 
 
 def test_no_driver_to_miss_a_module_of(good):

@@ -172,6 +172,11 @@ def test_mig_devices():
     ]
 
 
+def test_mig_devices_that_cannot_be_listed():
+    nvml = FakeNvml(FakeGpu("00000000:00:05.0", mig={0}), missing=["nvmlDeviceGetMaxMigDeviceCount"])
+    assert collect(nvml)["gpus"]["0000:00:05.0"]["mig"] == {"current": True, "pending": True, "devices": None}
+
+
 class Newer(FakeNvml):
     """What later branches know beside: the fabric by a versioned structure, the recovery action, processes."""
 
@@ -235,6 +240,27 @@ def test_processes_of_branch_470():
     missing = ["nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"]
     processes = collect(Branch470(FakeGpu("00000000:00:05.0"), missing=missing))["gpus"]["0000:00:05.0"]["processes"]
     assert processes == [{"pid": 7, "type": "compute", "memory_mib": 1}]
+
+
+def test_a_library_that_lacks_the_function_of_this_pynvml():
+    class LibraryMismatchError(Exception):
+        """Stands for NVMLLibraryMismatchError, which is no NVMLError."""
+
+    class Branch470(Newer):
+        def nvmlDeviceGetComputeRunningProcesses(self, gpu):
+            raise LibraryMismatchError("Unversioned function called and the pyNVML version does not match the NVML lib version.")
+
+        nvmlDeviceGetGraphicsRunningProcesses = nvmlDeviceGetComputeRunningProcesses
+
+        def nvmlDeviceGetComputeRunningProcesses_v2(self, gpu):
+            return [SimpleNamespace(pid=7, usedGpuMemory=MIB)]
+
+        def nvmlDeviceGetGraphicsRunningProcesses_v2(self, gpu):
+            return []
+
+    gpu = collect(Branch470(FakeGpu("00000000:00:05.0")))["gpus"]["0000:00:05.0"]
+    assert gpu["processes"] == [{"pid": 7, "type": "compute", "memory_mib": 1}]
+    assert gpu["health"] == "ok"
 
 
 def test_processes_that_nobody_may_see():

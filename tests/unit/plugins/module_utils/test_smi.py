@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _command, _observer, _smi
-from ansible_collections.difyops.gpu.plugins.module_utils._observer import Leftovers
+from ansible_collections.difyops.gpu.plugins.module_utils._observer import Leftovers, Observation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -213,6 +213,43 @@ def test_the_version_from_xml_where_there_is_no_version_option(tmp_path):
     assert observe(tmp_path, Old("470", "ok")).cuda_version == "11.4"
 
 
+def test_no_device_is_no_error_where_the_driver_has_none(tmp_path):
+    for branch in BRANCHES:
+        observation = observe(tmp_path, Replay(branch, "no_devices"), addresses=())
+        assert (observation.ok, observation.error, observation.gpus) == (True, None, {})
+        assert observation.cuda_version == ("12.2" if branch == "550" else None)
+    assert not observe(tmp_path, Replay("550", "no_driver"), addresses=()).ok
+
+
+@pytest.mark.parametrize("answer", [_command.Result(255, b"", b"Unknown Error"), Observation("nvidia-smi", ok=False, hung=True)])
+def test_a_list_of_mig_devices_that_cannot_be_read(tmp_path, answer):
+    class Refusing(Written):
+        def run(self, program, *arguments):
+            return answer if arguments[0] == "--list-gpus" else super().run(program, *arguments)
+
+    host = written("a100-mig-535")
+    observation = observe(tmp_path, Refusing(host), list(host["expected"]), branch=535)
+    assert observation.ok
+    assert observation.gpus["0000:3b:00.0"]["mig"] == {"current": True, "pending": True, "devices": None}
+
+
+def test_a_gpu_in_mig_mode_that_is_listed_without_parts_has_none(tmp_path):
+    host = written("a100-mig-535")
+    assert observe(tmp_path, Written(host), list(host["expected"]), branch=535).gpus["0000:4b:00.0"]["mig"]["devices"] == []
+
+
+def test_memory_of_mig_devices():
+    part = (
+        "<mig_device><index>{}</index><gpu_instance_id>1</gpu_instance_id><fb_memory_usage><total>{}</total></fb_memory_usage></mig_device>"
+    )
+    first = '<gpu id="00000000:3B:00.0"><mig_devices>' + part.format(0, "20096 MiB") + part.format(1, "N/A") + "</mig_devices>"
+    nothing = "<mig_device><index>2</index></mig_device>"
+    second = (
+        f'<fb_memory_usage><total>40960 MiB</total></fb_memory_usage></gpu><gpu id="00000000:4B:00.0">{nothing}{part.format(5, "9984 MiB")}'
+    )
+    assert _smi.parse_mig_memory(first + second) == {("0000:3b:00.0", 0): 20096, ("0000:4b:00.0", 5): 9984}
+
+
 def test_no_program(tmp_path):
     observation = _smi.observe(Replay("535", "ok"), [], 0, [str(tmp_path)])
     assert (observation.ok, observation.error) == (False, None)
@@ -250,6 +287,8 @@ def test_a_row_comes_back_as_it_was_written(name, index, total, driver):
 def test_no_text_breaks_the_parsers(text, fields):
     _smi.parse_rows(text, fields)
     _smi.parse_refusals(text)
+    _smi.parse_mig_memory(text)
+    _smi.parse_mig_memory(f'<gpu id="{text}"><mig_device><index>1</index>{text}<fb_memory_usage><total>1 MiB')
     assert _smi.parse_failure(_command.Result(0, text.encode("utf-8", "replace"), b""))["code"] in _observer.ERROR_NAMES
 
 

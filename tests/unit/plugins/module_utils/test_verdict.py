@@ -353,6 +353,7 @@ def _spec(**fields: Any) -> Callable[[Scene], None]:
 
 def _no_way_to_a_gpu(scene: Scene) -> None:
     _no_container(scene)
+    _no_toolkit(scene)
     scene.facts["engine"]["cdi_enabled"] = False
 
 
@@ -381,6 +382,11 @@ def _foreign(*libraries: dict[str, Any]) -> Callable[[Scene], None]:
     return _stage("libraries", libraries=list(libraries))
 
 
+def _without_gpu(change: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """So it is, and CUDA in the container finds no GPU."""
+    return _both(change, _only("cuinit", code=100, name="CUDA_ERROR_NO_DEVICE"))
+
+
 TIMEOUT = {"code": None, "name": "TIMEOUT", "message": "no answer"}
 MISMATCH = {"code": 18, "name": "NVML_ERROR_LIB_RM_VERSION_MISMATCH"}
 CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
@@ -398,11 +404,11 @@ CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
     ("lost", _fact("gpus", value=[{**GPU, "health": "lost"}]), "nvml", "DG111", "failed"),
     ("reset", _fact("gpus", value=[{**GPU, "health": "reset_required"}]), "nvml", "DG112", "failed"),
     ("engine down", _engine_down, "engine", "DG201", "failed"),
-    ("cdi off", _fact("engine", "cdi_enabled", value=False), "toolkit", "DG202", "failed"),
-    ("no spec", _fact("toolkit", "cdi", "specs", value=[]), "toolkit", "DG203", "failed"),
-    ("no spec, no toolkit", _no_toolkit, "toolkit", "DG212", "failed"),
-    ("stale spec", _spec(stale=True, reasons=["there is a MIG device now"]), "toolkit", "DG214", "failed"),
-    ("unreadable spec", _spec(error="not valid YAML"), "toolkit", "DG215", "failed"),
+    ("cdi off", _without_gpu(_fact("engine", "cdi_enabled", value=False)), "toolkit", "DG202", "failed"),
+    ("no spec", _without_gpu(_fact("toolkit", "cdi", "specs", value=[])), "toolkit", "DG203", "failed"),
+    ("no spec, no toolkit", _without_gpu(_no_toolkit), "toolkit", "DG212", "failed"),
+    ("stale spec", _without_gpu(_spec(stale=True, reasons=["there is a MIG device now"])), "toolkit", "DG214", "failed"),
+    ("unreadable spec", _without_gpu(_spec(error="not valid YAML")), "toolkit", "DG215", "failed"),
     ("engine down for its file", _broken_daemon_json, "engine", "DG216", "failed"),
     ("no way to a GPU", _no_way_to_a_gpu, "toolkit", "DG217", "failed"),
     ("no container", _no_container, "engine", "DG204", "failed"),
@@ -414,8 +420,8 @@ CASES: list[tuple[str, Callable[[Scene], None], str, str, str]] = [
     ("python crashes", _silent(1, last_words="Fatal Python error"), "device", "DG209", "unproven"),
     ("exec refused", _exec_refused, "engine", "DG209", "unproven"),
     ("never began", _silent(None, timed_out=True), "device", "DG506", "unproven"),
-    ("no gpu asked for", _requests(), "toolkit", "DG210", "failed"),
-    ("runtime unknown", _requests(Runtime="nvidia"), "toolkit", "DG211", "failed"),
+    ("no gpu asked for", _without_gpu(_requests()), "toolkit", "DG210", "failed"),
+    ("runtime unknown", _without_gpu(_requests(Runtime="nvidia")), "toolkit", "DG211", "failed"),
     ("node missing", _node("/dev/nvidia0", present=False), "device", "DG301", "failed"),
     ("revoked", _node("/dev/nvidiactl", errno="EPERM", error="no"), "device", "DG302", "failed"),
     ("mode", _node("/dev/nvidia0", errno="EACCES", error="no"), "device", "DG303", "failed"),
@@ -514,6 +520,12 @@ WARNED: list[tuple[str, Callable[[Scene], None], str]] = [
     *((f"facts {code}", _facts_warn(code), code) for code in ("DG212", "DG215", "DG216", "DG218")),
     ("unsafe toolkit", _fact("toolkit", "version", value="1.17.4"), "DG213"),
     ("stale and still working", lambda scene: scene.facts["toolkit"]["cdi"]["specs"][0].update(stale=True), "DG214"),
+    ("cdi off, and still working", _fact("engine", "cdi_enabled", value=False), "DG202"),
+    ("no spec, and still working", _fact("toolkit", "cdi", "specs", value=[]), "DG203"),
+    ("given in another way", _requests(), "DG210"),
+    ("runtime gone, and still working", _requests(Runtime="nvidia"), "DG211"),
+    ("toolkit gone, and still working", _no_toolkit, "DG212"),
+    ("spec unreadable, and still working", _spec(error="not valid YAML"), "DG215"),
     ("slower than the CPU", _stage("kernel 0", gpu_ms=40.0, cpu_ms=20.0), "DG601"),
     ("far below its class", _stage("kernel 0", rate={"gflops": 3100.0}), "DG602"),
     ("no provider", _extra("onnxruntime", version="1.32.0", providers=["CPUExecutionProvider"]), "DG410"),
@@ -618,6 +630,7 @@ def test_only_the_gpus_that_the_container_names_are_expected() -> None:
     verdict = scene.judge()
     assert (verdict["overall"], verdict["expected"]["gpu_count"]) == ("proven", 1)
     scene.container = good_container("nvidia.com/gpu=7")
+    _only("cuinit", code=100, name=None)(scene)
     assert scene.judge()["code"] == "DG203"
 
 
@@ -684,7 +697,7 @@ def test_a_missing_device_file_that_cuda_does_not_need_is_no_fault() -> None:
 
 def test_a_spec_in_error_does_not_count() -> None:
     scene = Scene()
-    scene.facts["toolkit"]["cdi"]["specs"][0]["error"] = "not readable"
+    _without_gpu(_fact("toolkit", "cdi", "specs", value=[{"path": "/etc/cdi/nvidia.yaml", "error": "not readable"}]))(scene)
     verdict = scene.judge()
     assert verdict["code"] == "DG215"
     assert "/etc/cdi/nvidia.yaml cannot be read: not readable" in verdict["summary"]
@@ -726,9 +739,18 @@ def test_speed_is_judged_on_an_idle_gpu_only() -> None:
     assert (link["status"], link["code"], verdict["warnings"]) == ("skipped", None, [])
     times, rate = "40 ms against 20 ms on the CPU (0.5 times as fast)", "18.1 TFLOPS, 58% of the theoretical 31.2"
     assert link["seen"].startswith(f"GPU 0: {times}, {rate}; not judged")
-    assert link["seen"].endswith("because 1 other process(es) used the GPU")
-    scene.facts["gpus"][0]["processes"] = [{"pid": 2, "container": {"id": "c0ff"}}]  # the service's own does not count
+    assert link["seen"].endswith("because 2 processes used the GPU")
+    scene.facts["gpus"][0]["processes"] = []
     assert link_of(scene.judge(), "speed")["code"] == "DG601"
+
+
+def test_a_service_under_load_is_not_called_slow() -> None:
+    scene = Scene()
+    scene.stages["kernel 0"]["rate"] = {"gflops": 12.0}
+    scene.facts["gpus"][0]["processes"] = [{"pid": 2, "container": {"id": "c0ff"}}]  # its own process
+    verdict = scene.judge()
+    assert (link_of(verdict, "speed")["status"], verdict["warnings"]) == ("skipped", [])
+    assert "because 1 process used the GPU" in link_of(verdict, "speed")["seen"]
 
 
 @pytest.mark.parametrize("processes", [None, "nobody knows"])
@@ -845,7 +867,7 @@ def test_hidden_gpus_are_named_by_the_variable_that_hides_them(value: str, words
 
 def test_a_toolkit_nobody_could_look_for_is_not_called_missing() -> None:
     scene = Scene()
-    _no_toolkit(scene)
+    _without_gpu(_no_toolkit)(scene)
     scene.facts["warnings"] = [{"code": "DG114", "message": "dpkg-query failed"}]
     assert scene.judge()["code"] == "DG203"
 
@@ -911,7 +933,7 @@ def test_a_service_is_not_accused_on_a_guess(settled: bool, processes: dict[str,
 
 def test_a_warning_that_a_link_has_already_is_not_repeated() -> None:
     scene = Scene()
-    _spec(stale=True, reasons=["x"])(scene)
+    _without_gpu(_spec(stale=True, reasons=["x"]))(scene)
     verdict = scene.judge()
     assert verdict["code"] == "DG214"
     assert verdict["warnings"] == []
@@ -922,6 +944,79 @@ def test_the_facts_say_it_better_when_they_say_it() -> None:
     scene.facts["toolkit"]["cdi"]["specs"][0]["stale"] = True
     scene.facts["warnings"] = [{"code": "DG214", "message": "/etc/cdi/nvidia.yaml names driver 470."}, {"code": "DG104", "message": "vfio"}]
     assert scene.judge()["warnings"] == [{"code": "DG214", "message": "/etc/cdi/nvidia.yaml names driver 470."}]
+
+
+@pytest.mark.parametrize("runtimes", [["runc"], ["nvidia", "runc"]])
+@pytest.mark.parametrize("request_", [{"Driver": "", "Count": -1}, {"Driver": "nvidia", "DeviceIDs": ["0"]}, {"Count": 1}])
+def test_what_was_started_with_gpus_needs_no_runtime(request_: dict[str, Any], runtimes: list[str]) -> None:
+    scene = Scene()
+    _requests({**request_, "Capabilities": [["gpu"]]})(scene)
+    scene.facts["engine"].update(runtimes=runtimes, cdi_enabled=False)
+    scene.facts["toolkit"]["cdi"]["specs"] = []
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["warnings"]) == ("proven", [])
+    _only("cuinit", code=100, name=None)(scene)  # nor is it the runtime's fault when CUDA finds nothing
+    assert scene.judge()["code"] == "DG311"
+
+
+@pytest.mark.parametrize("name", ["nvidia", "nvidia-cdi", "nvidia-legacy", "nvidia-experimental"])
+def test_every_runtime_of_nvidia_counts(name: str) -> None:
+    scene = Scene()
+    _requests(Runtime=name)(scene)
+    scene.facts["engine"]["runtimes"] = [name, "runc"]
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["warnings"]) == ("proven", [])
+    assert link_of(verdict, "toolkit")["seen"] == f"runtime {name}, toolkit 1.19.1"
+    scene.container = None
+    assert link_of(scene.judge(), "toolkit")["seen"] == f"runtime {name}"
+
+
+def test_a_runtime_of_another_name_is_not_the_one() -> None:
+    scene = Scene()
+    scene.facts["engine"]["runtimes"] = ["nvidia", "runc"]
+    _without_gpu(_requests(Runtime="nvidia-cdi"))(scene)
+    assert scene.judge()["code"] == "DG211"
+
+
+def test_the_runtime_that_is_told_to_give_nothing_gives_nothing() -> None:
+    scene = Scene()
+    scene.facts["engine"]["runtimes"] = ["nvidia", "runc"]
+    _without_gpu(_requests(Runtime="nvidia"))(scene)
+    assert scene.container is not None
+    scene.container["Config"]["Env"] = ["NVIDIA_VISIBLE_DEVICES=void"]
+    verdict = scene.judge()
+    assert verdict["code"] == "DG210"
+    assert "NVIDIA_VISIBLE_DEVICES is void" in verdict["summary"]
+
+
+@pytest.mark.parametrize("kinds", [["runtime.nvidia.com/gpu"], ["nvidia.com/gpu", "runtime.nvidia.com/gpu"]])
+def test_what_the_runtime_describes_itself_needs_no_file(kinds: list[str]) -> None:
+    scene = Scene()
+    scene.container = good_container(*(f"{kind}=0" for kind in kinds))
+    scene.facts["engine"]["runtimes"] = ["nvidia", "runc"]
+    if len(kinds) == 1:
+        scene.facts["toolkit"]["cdi"]["specs"] = []
+    verdict = scene.judge()
+    assert (verdict["overall"], verdict["warnings"]) == ("proven", [])
+
+
+def test_a_toolkit_finding_that_the_computation_refutes_is_seen_and_told() -> None:
+    scene = Scene()
+    scene.facts["toolkit"]["cdi"]["specs"] = []
+    verdict = scene.judge()
+    link = link_of(verdict, "toolkit")
+    assert (link["status"], link["code"], link["remedy"]) == ("ok", None, None)
+    assert link["seen"] == "no specification for nvidia.com/gpu; the container computes on the GPU all the same"
+    message = "No CDI specification describes the GPU: no specification for nvidia.com/gpu."
+    assert verdict["warnings"] == [{"code": "DG203", "message": message}]
+
+
+def test_the_toolkits_own_hook_serves_an_engine_without_cdi_and_runtime() -> None:
+    scene = Scene()
+    _no_container(scene)
+    scene.facts["engine"]["cdi_enabled"] = False
+    assert link_of(scene.judge(), "toolkit")["status"] == "ok"
+    assert "--gpus" in link_of(scene.judge(), "toolkit")["seen"]
 
 
 def cpu_scene(mode: str = "cpu") -> Scene:

@@ -8,7 +8,17 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver, _plan_codes, _planner
-from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import A10, A100, T4, applied, gpu, nvidia, plan
+from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
+    A10,
+    A100,
+    H100,
+    T4,
+    V100,
+    applied,
+    gpu,
+    nvidia,
+    plan,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -188,6 +198,63 @@ def test_a_change_of_mig_mode_is_a_warning():
     assert "is on and becomes off" in note["message"]
     off = gpu(A100, index=0, mig={"current": False, "pending": True, "devices": []})
     assert _plan_codes.MIG_CHANGE_PENDING in codes(plan(host(["all"], [off]))["warnings"])
+
+
+def test_the_largest_is_said_only_where_it_is_known():
+    card = mig_gpu()
+    for device in card["mig"]["devices"]:
+        device["memory_total_mib"] = None
+    made = plan(host([*MIG, "all"], [card]))
+    note = next(note for note in made["warnings"] if note["code"] == _plan_codes.MIG_ONE_DEVICE)
+    assert made["image"]["devices"] == [f"nvidia.com/gpu={MIG[0]}"] and "nobody can tell whether it is the largest" in note["message"]
+    # Of those whose size is known the largest is taken all the same.
+    card["mig"]["devices"][1]["memory_total_mib"] = 10240
+    made = plan(host([*MIG, "all"], [card]))
+    assert made["image"]["devices"] == [f"nvidia.com/gpu={MIG[1]}"]
+    assert "nobody can tell" in next(note for note in made["warnings"] if note["code"] == _plan_codes.MIG_ONE_DEVICE)["message"]
+
+
+def empty_mig(slot, index):
+    return gpu(H100, slot, index=index, uuid=UUIDS[index], name="NVIDIA H100", mig={"current": True, "pending": True, "devices": []})
+
+
+def test_a_gpu_in_mig_mode_without_devices_stops_no_full_gpu():
+    full = gpu(H100, 5, index=0, uuid=UUIDS[0], name="NVIDIA H100")
+    made = plan(host(["0", "1", "all"], [full, empty_mig(6, 1)]))
+    assert (made["blocked"], made["image"]["devices"], made["image"]["gpu_count"]) == ([], ["nvidia.com/gpu=0"], 1)
+    assert [(entry["used"], entry["usable"]) for entry in made["gpus"]] == [(True, True), (False, False)]
+    assert made["gpus"][1]["reason"] == "is in MIG mode without a MIG device"
+    note = next(note for note in made["warnings"] if note["code"] == _plan_codes.MIG_ONE_DEVICE)
+    assert "0000:00:06.0 is in MIG mode without a MIG device and not used" in note["message"]
+
+
+def test_a_gpu_in_mig_mode_without_devices_stops_no_mig_device():
+    made = plan(host([*MIG, "0", "all"], [empty_mig(5, 0), mig_gpu(6, 1)]))
+    assert (made["blocked"], made["image"]["devices"]) == ([], [f"nvidia.com/gpu={MIG[1]}"])
+    assert "0000:00:05.0 is in MIG mode without a MIG device" in str(made["warnings"])
+    alone = plan(host(["0", "all"], [empty_mig(5, 0)]))
+    assert codes(alone["blocked"]) == [_plan_codes.NO_USABLE_GPU]
+
+
+@pytest.mark.parametrize(
+    "gpus, wanted, name",
+    [(None, ("1",), "gpu1"), ([mig_gpu(5, 0)], ("0:1",), "mig0:1"), ([mig_gpu(5, 0)], (), "mig0:1"), (None, (UUIDS[0],), "gpu0")],
+)
+def test_names_of_the_strategy_type_index(gpus, wanted, name):
+    made = plan(host(["gpu0", "gpu1", "mig0:0", "mig0:1", "all"], gpus), gpus=wanted)
+    assert (made["blocked"], made["image"]["devices"]) == ([], [f"nvidia.com/gpu={name}"])
+
+
+def test_a_gpu_without_a_name_is_not_counted():
+    """A V100 that only the driver to come will have, beside a GPU in MIG mode: no specification has a name for it yet."""
+    facts = host(["0:0", "0:1", "all"], [mig_gpu(5, 0), gpu(V100, 6, bound_driver=None, index=None, name="Tesla V100")])
+    facts["driver"]["loaded"]["flavour"] = "open"
+    wish = {"driver": _driver.Wish("upgrade", 580)}
+    brought = plan(facts, {}, apply=frozenset({"driver", "toolkit"}), **wish)
+    assert (brought["status"], brought["parts"]["driver"]["action"]) == ("change", "upgrade")
+    assert (brought["gpus"][1]["used"], brought["gpus"][1]["device"]) == (False, None) and brought["image"]["gpu_count"] == 0
+    whole = plan(facts, {}, apply=frozenset(_planner.PARTS), **wish)
+    assert codes(whole["blocked"]) == [_plan_codes.NO_CDI_DEVICE] and "Tesla V100 at 0000:00:06.0" in whole["blocked"][0]["message"]
 
 
 # --- names ---

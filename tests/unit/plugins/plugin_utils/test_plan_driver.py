@@ -14,6 +14,7 @@ from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_docume
     A10,
     B200,
     H100,
+    P4,
     T4,
     V100,
     applied,
@@ -182,6 +183,134 @@ def test_an_upgrade_that_was_installed_and_not_loaded_waits_for_a_reboot():
     assert _plan_codes.REBOOT_CHANGES_DRIVER not in codes(made["warnings"])
 
 
+def installed(board, version, flavour, **driver):
+    """Return the facts of a host on which a driver is installed and not loaded."""
+    facts = bare(board)
+    facts["driver"].update(installed={"version": version, "flavour": flavour}, **driver)
+    return facts
+
+
+# What is installed, and what drives the GPU in its place.
+MISFITS = [
+    (B200, "580.95.05", "proprietary", "open"),
+    (B200, "535.247.01", "proprietary", "open"),
+    (B200, "535.247.01", None, "open"),
+    (V100, "595.45.04", "open", "proprietary"),
+    (V100, "580.95.05", "open", "proprietary"),
+    (P4, "615.71.09", "open", "proprietary"),
+]
+
+
+@pytest.mark.parametrize("board, version, flavour, wanted", MISFITS)
+def test_a_driver_that_cannot_drive_the_gpu_is_not_loaded_by_a_reboot(board, version, flavour, wanted):
+    facts = installed(board, version, flavour)
+    for policy in ("keep", "install"):
+        left = brought(facts, policy)
+        assert codes(left["blocked"]) == [_plan_codes.DRIVER_IMPOSSIBLE] and left["reboot"]["required"] is False
+        assert version in left["blocked"][0]["message"] and "(nvidia_driver_policy) upgrade" in left["blocked"][0]["remedy"]
+    made = brought(facts)
+    part = made["parts"]["driver"]
+    assert (made["status"], part["action"], part["from"], part["to"], part["flavour"]) == ("change", "upgrade", version, "580", wanted)
+    assert f"with the {wanted} kernel modules" in part["reason"] and f"driver {version} " in part["reason"]
+    assert made["reboot"]["required"] is False
+    # Whoever asks for the same branch gets its other modules.
+    again = brought(facts, branch=580)["parts"]["driver"]
+    assert (again["action"], again["to"], again["flavour"]) == ("upgrade", "580", wanted)
+
+
+def test_the_flavour_of_the_module_counts_where_the_packages_do_not_tell():
+    facts = installed(B200, "580.95.05", None, modules={"6.12.9-amd64": {"version": "580.95.05", "flavour": "proprietary"}})
+    assert "NVIDIA B200 needs the open ones" in brought(facts, "install")["blocked"][0]["message"]
+    facts["driver"]["modules"]["6.12.9-amd64"]["flavour"] = "open"
+    assert brought(facts, "install")["parts"]["driver"]["action"] == "configure"
+
+
+NO_MODULE = [
+    ({"modules": {"6.8": None}, "next_kernel_has_module": False}, "6.8", "6.8"),
+    ({"modules": {"6.8": None}}, "6.8", None),
+    ({"modules": {"6.8": {"version": "580.95.05"}}, "next_kernel_has_module": False}, "6.8", "6.9"),
+    ({"modules": {"6.8": {"version": "580.95.05"}, "6.9": None}}, "6.8", "6.9"),
+    ({"modules": {"6.8": {"version": "535.247.01"}}}, "6.8", "6.8"),
+]
+
+
+@pytest.mark.parametrize("driver, running, upcoming", NO_MODULE)
+@pytest.mark.parametrize("policy", ["install", "upgrade"])
+def test_a_reboot_into_a_kernel_without_the_module_is_not_planned(driver, running, upcoming, policy):
+    facts = installed(A10, "580.95.05", "open", **driver)
+    facts["host"]["kernel"] = {"running": running, "next": upcoming}
+    made = brought(facts, policy)
+    part = made["parts"]["driver"]
+    assert (part["action"], part["to"], part["flavour"]) == ("install", "580.95.05", "open")
+    assert f"kernel {upcoming or running} has " in part["reason"]
+    assert made["reboot"]["required"] is (upcoming == "6.9")
+    left = brought(facts, "keep")
+    assert codes(left["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED] and "kernel 6." in left["blocked"][0]["message"]
+    assert left["blocked"][0]["remedy"] == _plan_codes.CODES[_plan_codes.NEXT_KERNEL_WITHOUT_MODULE].remedy
+
+
+def test_a_module_that_the_next_kernel_lacks_is_told_of_whatever_waits_for_a_reboot():
+    facts = nvidia("535.247.01")
+    facts["host"]["kernel"] = {"running": "6.8", "next": "6.9"}
+    facts["driver"].update(installed={"version": "580.95.05", "flavour": "open"}, modules={"6.9": None}, next_kernel_has_module=False)
+    assert _plan_codes.NEXT_KERNEL_WITHOUT_MODULE in codes(brought(facts, "install")["warnings"])
+    made = brought(facts)
+    assert made["parts"]["driver"]["action"] == "install" and "kernel 6.9" in made["parts"]["driver"]["reason"]
+    assert made["reboot"]["required"] is True and "kernel 6.9" in made["reboot"]["reasons"][0]
+
+
+def wrong_modules(flavour, *boards):
+    """Return the facts of a host whose loaded 580 has modules of a flavour that the first of the GPUs cannot use."""
+    cards = [gpu(board, 5 + number, index=number) for number, board in enumerate(boards)]
+    cards[0].update(bound_driver=None, index=None)
+    facts = nvidia("580.95.05", cards)
+    facts["driver"]["loaded"]["flavour"] = facts["driver"]["installed"]["flavour"] = flavour
+    facts["toolkit"]["cdi"]["specs"][0]["devices"] = ["0", "1", "all"]
+    return facts
+
+
+@pytest.mark.parametrize(
+    "boards, flavour, wanted", [((B200,), "proprietary", "open"), ((V100, H100), "open", "proprietary"), ((V100,), "open", "proprietary")]
+)
+def test_modules_that_leave_a_gpu_alone_are_replaced_and_not_repaired(boards, flavour, wanted):
+    facts = wrong_modules(flavour, *boards)
+    for policy in ("keep", "install"):
+        made = brought(facts, policy)
+        assert codes(made["blocked"]) == [_plan_codes.DRIVER_IMPOSSIBLE]
+        message = made["blocked"][0]["message"]
+        assert f"the {flavour} kernel modules" in message and f"needs the {wanted} ones" in message
+        assert "repair" not in made["blocked"][0]["remedy"]
+    made = brought(facts)
+    part = made["parts"]["driver"]
+    assert (made["status"], part["action"], part["to"], part["flavour"]) == ("change", "upgrade", "580", wanted)
+    assert made["reboot"]["required"] is True and all(entry["used"] for entry in made["gpus"])
+    left = brought(facts, apply=frozenset({"image", "dify"}))
+    assert codes(left["blocked"]) == [_plan_codes.DRIVER_IMPOSSIBLE]
+
+
+def test_the_right_modules_that_wait_for_a_reboot_get_one():
+    facts = wrong_modules("proprietary", B200)
+    facts["driver"]["installed"]["flavour"] = "open"
+    assert brought(facts, "install")["parts"]["driver"]["action"] == "configure"
+    assert brought(facts, "keep")["blocked"][0]["remedy"].startswith("reboot, so that the installed 580.95.05 is loaded")
+
+
+def test_a_gpu_that_the_right_driver_does_not_have_is_still_to_be_repaired():
+    facts = wrong_modules("open", B200)
+    for policy in ("keep", "install", "upgrade"):
+        made = brought(facts, policy)
+        assert codes(made["blocked"]) == [_plan_codes.NO_USABLE_GPU] and "no kernel driver" in made["blocked"][0]["message"]
+
+
+def test_a_newer_driver_that_lost_the_gpu_goes_back():
+    facts = nvidia("615.71.09", [gpu(V100, bound_driver=None, index=None)])
+    facts["driver"]["loaded"]["flavour"] = "open"
+    made = brought(facts)
+    part = made["parts"]["driver"]
+    assert (part["action"], part["from"], part["to"], part["flavour"]) == ("upgrade", "615.71.09", "580", "proprietary")
+    assert made["image"]["variant"] == "cuda12.6"
+
+
 def test_a_silent_driver_is_nobodys_upgrade():
     facts = nvidia(nvml={"source": "sysfs", "error": {"code": None, "name": "TIMEOUT", "message": "no answer"}})
     assert codes(brought(facts)["blocked"]) == [_plan_codes.DRIVER_SILENT]
@@ -189,6 +318,54 @@ def test_a_silent_driver_is_nobodys_upgrade():
 
 def test_a_sick_gpu_is_not_healed_by_a_driver():
     assert codes(brought(nvidia("535.247.01", [gpu(health="lost")]))["blocked"]) == [_plan_codes.NO_USABLE_GPU]
+
+
+# --- what stands in the way of a change ---
+
+
+PINS = [
+    ({"kind": "hold", "name": "nvidia-driver-535", "value": None, "path": None}, "nvidia-driver-535 is held (in the package database)"),
+    (
+        {"kind": "preference", "name": "nvidia-*", "value": "version 535.247.01-1, priority 1001", "path": "/etc/apt/preferences.d/nvidia"},
+        "(/etc/apt/preferences.d/nvidia)",
+    ),
+    ({"kind": "versionlock", "name": "nvidia-driver", "value": "3:535.247.01", "path": "/etc/dnf/versionlock.list"}, "locked to 3:535"),
+    ({"kind": "versionlock", "name": "nvidia-driver", "value": "!580.95.05", "path": "/x"}, "is locked to !580"),
+    ({"kind": "module_stream", "name": "nvidia-driver", "value": "535", "path": "/x"}, "has its module stream fixed to 535"),
+    ({"kind": "exclude", "name": "nvidia*", "value": None, "path": "/etc/dnf/dnf.conf"}, "nvidia* is excluded (/etc/dnf/dnf.conf)"),
+    ({"kind": "preference", "name": "nvidia-*", "value": "version 580.*, priority 600", "path": "/x"}, None),
+    ({"kind": "module_stream", "name": "nvidia-driver", "value": "580-open", "path": "/x"}, None),
+    ({"kind": "blocklist", "name": "nvidia", "value": None, "path": "/x"}, None),
+]
+
+
+@pytest.mark.parametrize("pin, sentence", PINS)
+def test_a_rule_that_holds_the_driver_is_told_of_before_the_change(pin, sentence):
+    facts = nvidia("535.247.01")
+    facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=True, pins=[pin])
+    notes = [note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.DRIVER_HELD]
+    assert [sentence in note["message"] and "the role that changes drivers" in note["message"] for note in notes] == [True] * bool(sentence)
+    for made in (brought(facts, "install"), brought(facts, apply=frozenset({"image", "dify"}))):
+        assert _plan_codes.DRIVER_HELD not in codes(made["warnings"])
+
+
+def test_a_driver_without_packages_is_uninstalled_first():
+    facts = fact(nvidia("535.247.01"), "driver", "installed", value=None)
+    note = next(note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.DRIVER_NOT_FROM_PACKAGES)
+    assert "535.247.01 was not installed from packages" in note["message"] and "uninstall it first" in note["message"]
+    assert _plan_codes.DRIVER_NOT_FROM_PACKAGES not in codes(brought(facts, "install")["warnings"])
+
+
+def test_the_fabric_manager_comes_with_the_driver():
+    manager = {"installed": True, "version": "550.163.01", "running": True, "matches_driver": True, "needed": True}
+    facts = fact(nvidia("550.163.01", [gpu(H100)]), "driver", "fabric_manager", value=manager)
+    note = next(note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.FABRIC_MANAGER)
+    assert "driver 580 needs the fabric manager of exactly its version (here it is 550.163.01)" in note["message"]
+    assert _plan_codes.FABRIC_MANAGER not in codes(brought(facts, "install")["warnings"])
+    waiting = fact(facts, "driver", "installed", value={"version": "580.95.05", "flavour": "open"})
+    waiting["driver"]["fabric_manager"] = {**manager, "version": "580.95.05", "matches_driver": False}
+    assert brought(waiting)["parts"]["driver"]["action"] == "configure"
+    assert _plan_codes.FABRIC_MANAGER not in codes(brought(waiting)["warnings"])
 
 
 # --- what the caller applies ---
@@ -207,6 +384,13 @@ def test_a_wanted_upgrade_that_the_caller_does_not_make_is_a_warning():
     assert "580 is wanted" in notes[0]["message"] and "535.247.01 is loaded" in notes[0]["message"]
     impossible = brought(nvidia("535.247.01", [gpu(V100)]), branch=595, apply=frozenset({"image", "dify"}))
     assert impossible["status"] == "change" and _plan_codes.DRIVER_NOT_APPLIED in codes(impossible["warnings"])
+
+
+def test_an_engine_before_cdi_is_upgraded_first():
+    facts = nvidia("580.95.05")
+    facts["engine"].update(cdi_enabled=False, version="24.0.7")
+    block = plan(facts)["blocked"][0]
+    assert block["code"] == _plan_codes.CDI_OFF and block["remedy"].startswith("upgrade Docker to 25.0.0 or newer first; then set")
 
 
 ENGINES = [
@@ -338,6 +522,28 @@ def test_driver_advice(version, board, branch, opens):
     advice = plan(nvidia(version, [gpu(board)]))["advice"]["driver"]
     assert (advice and advice["branch"], advice and advice["opens"]) == (branch, opens)
     assert advice is None or all(name in advice["message"] for name in opens)
+
+
+def test_advice_is_a_reboot_where_a_better_driver_is_installed():
+    facts = fact(nvidia("550.163.01"), "driver", "installed", value={"version": "580.95.05", "flavour": "open"})
+    for made in (brought(facts, "install"), plan(facts)):
+        assert made["advice"]["driver"]["message"].startswith("reboot: 580.95.05 is installed, and 2 more variants open up")
+        note = next(note for note in made["warnings"] if note["code"] == _plan_codes.BRANCH_ENDED)
+        assert note["message"].endswith("reboot: 580.95.05 is installed")
+    # A reboot that does not load it is no advice.
+    lacking = fact(facts, "driver", "modules", value={"6.12.9-amd64": None})
+    assert plan(lacking)["advice"]["driver"]["message"].startswith("upgrade the driver to branch 580")
+    # One that opens nothing is none either.
+    same = fact(facts, "driver", "installed", value={"version": "550.163.02"})
+    assert plan(same)["advice"]["driver"]["message"].startswith("upgrade the driver to branch 580")
+
+
+def test_no_upgrade_is_advised_where_there_is_none():
+    made = plan(nvidia("470.256.02", [gpu(("0x102d", "3.7"), name="Tesla K80")]))
+    assert codes(made["blocked"]) == [_plan_codes.NO_VARIANT_FITS] and made["advice"]["driver"] is None
+    assert "upgrade" not in made["blocked"][0]["remedy"] and "no driver that is still supported" in made["blocked"][0]["remedy"]
+    note = next(note for note in made["warnings"] if note["code"] == _plan_codes.BRANCH_ENDED)
+    assert "upgrade" not in note["message"] and "Tesla K80" in note["message"]
 
 
 def test_advice_where_nothing_fits():

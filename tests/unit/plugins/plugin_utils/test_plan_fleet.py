@@ -172,6 +172,52 @@ def test_a_named_variant_wins_over_the_fleet():
     assert plan(nvidia("580.95.05"), {}, fleet=fleet, variant="cuda12.8")["image"]["variant"] == "cuda12.8"
 
 
+def test_consent_to_the_cpu_is_none_to_a_fleet_without_a_decision():
+    fleet = decide({"a": nvidia("580.95.05"), "gone": None})
+    made = plan(nvidia("580.95.05"), {}, fleet=fleet, cpu_fallback="when_gpu_unusable")
+    assert (made["status"], made["mode"], made["blocked"]) == ("blocked", "gpu", fleet["blocked"])
+    broken = nvidia(None, [gpu(bound_driver=None, index=None)])
+    assert plan(broken, {}, fleet=fleet, cpu_fallback="when_gpu_unusable")["status"] == "blocked"
+    # Nor to a variant of the fleet that this host cannot run.
+    other = plan(nvidia("535.247.01"), {}, fleet=decide({"a": nvidia("580.95.05")}), cpu_fallback="when_gpu_unusable")
+    assert [block["code"] for block in other["blocked"]] == [_plan_codes.NAMED_VARIANT_DOES_NOT_FIT]
+
+
+# --- which GPUs each host uses ---
+
+
+def two():
+    return nvidia("580.95.05", [gpu(A10, 5, index=0), gpu(V100, 6, index=1)])
+
+
+def test_every_host_has_a_selection_of_its_own():
+    facts = {"a": nvidia("580.95.05"), "b": two()}
+    assert decide(facts)["variant"] == "cuda12.6"
+    own = _fleet.decide(facts, CATALOG, wishes(), gpus_of={"b": ("0",)})
+    assert (own["variant"], own["gpu_hosts"]) == ("cuda13.2", ["a", "b"])
+    # What one host names is nothing to the other, which has no such GPU.
+    other = _fleet.decide(facts, CATALOG, wishes(gpus=("1",)), gpus_of={"a": (), "b": ("1",)})
+    assert (other["status"], other["variant"], other["missing"]) == ("ok", "cuda12.6", [])
+    assert decide(facts, gpus=("1",))["missing"] == ["a"]
+
+
+def test_a_selection_that_a_host_cannot_have_is_its_own_trouble():
+    facts = {"a": nvidia("580.95.05"), "b": two()}
+    made = _fleet.decide(facts, CATALOG, wishes(), "allow", {"b": ("7",)})
+    assert (made["variant"], made["missing"]) == ("cuda13.2", ["b"])
+    block = _fleet.decide(facts, CATALOG, wishes(), gpus_of={"b": ("7",)})["blocked"][0]
+    assert "gpus (dify_image_gpus) names 7" in block["message"] and "gather" not in block["remedy"] and "repair" in block["remedy"]
+
+
+def test_the_remedy_for_hosts_that_cannot_be_judged_is_about_their_reasons():
+    broken = nvidia(None, [gpu(bound_driver=None, index=None)])
+    remedy = {name: decide({name: facts})["blocked"][0]["remedy"] for name, facts in (("gone", None), ("broken", broken))}
+    assert remedy["gone"].startswith("gather the facts") and "repair" not in remedy["gone"]
+    assert remedy["broken"].startswith("repair what is named") and "gather" not in remedy["broken"]
+    both = decide({"gone": None, "broken": broken})["blocked"][0]["remedy"]
+    assert "gather the facts" in both and "repair" in both and both.endswith("missing (dify_image_missing): allow")
+
+
 # --- properties ---
 
 DRIVERS = st.sampled_from(["450.80.02", "470.256.02", "535.247.01", "570.124.06", "580.95.05", "595.45.04"])

@@ -12,9 +12,20 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _cuda, _features, _forward_compat, _gpus, _plan_codes, _selector
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _catalog,
+    _cuda,
+    _driver,
+    _features,
+    _forward_compat,
+    _gpus,
+    _plan_codes,
+    _planner,
+    _selector,
+)
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Driver, Gpu, Preference
-from hypothesis import given, settings
+from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils import plan_documents as documents
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 # Besides the default variants (enabled or not), images that show the rules which those do not.
@@ -222,6 +233,103 @@ CLAIMS = {
     _plan_codes.OUTSIDE_CUDA_RANGE: lambda variant, driver, gpus, wishes, chosen: not in_range(variant, wishes),
     _plan_codes.FEATURE_MISSING: lambda variant, driver, gpus, wishes, chosen: not has_features(variant, gpus, wishes.features),
 }
+
+
+# --- a driver that is planned for drives the GPUs ---
+
+# Rows of every kind: each combination of flavour, first and last branch, and the boards of data centers.
+_ROWS = {(row.flavour, row.first_branch, row.last_branch): device for device, row in _gpus.table().items()}
+_NAMED = ["0x2236", "0x20b0", "0x2330", "0x1bb3", "0x1eb8", "0x1db4", "0x2901", "0x102d"]
+DEVICES = st.sampled_from(_NAMED) | st.sampled_from(sorted(_ROWS.values()))
+FLAVOURS = st.sampled_from(["open", "proprietary"])
+
+
+def drives(device, version, flavour):
+    """Whether a driver with modules of this flavour (None: not known) drives a GPU, from the rows themselves."""
+    row, branch = _gpus.table()[device], int(version.split(".")[0])
+    if row.last_branch is not None and branch > row.last_branch:
+        return False
+    if row.first_branch is not None and branch <= max((sampled for sampled in _gpus.SAMPLED if sampled < row.first_branch), default=0):
+        return False
+    if flavour is None:
+        kinds = {"open"} if branch >= 620 else {"proprietary"} if branch < 515 else {"open", "proprietary"}
+        return row.flavour == "either" or row.flavour in kinds
+    return row.flavour in ("either", flavour)
+
+
+@st.composite
+def drivers_that_can_be(draw):
+    version = draw(st.sampled_from(["470.256.02", "535.247.01", "550.163.01", "580.95.05", "595.45.04", "615.71.09", "620.10.01"]))
+    branch = int(version.split(".")[0])
+    return {"version": version, "flavour": "open" if branch >= 620 else "proprietary" if branch < 515 else draw(FLAVOURS)}
+
+
+@st.composite
+def hosts_as_they_can_be(draw):
+    """A host with GPUs of which the loaded driver has those that it can drive; another driver may be installed, with or without modules."""
+    loaded = draw(st.none() | drivers_that_can_be())
+    installed = draw(st.none() | drivers_that_can_be() | st.just(loaded))
+    boards = draw(st.lists(DEVICES, min_size=1, max_size=3))
+    cards = []
+    for number, device in enumerate(boards):
+        has = loaded is not None and drives(device, loaded["version"], loaded["flavour"])
+        state = {"bound_driver": "nvidia", "index": number, "uuid": f"GPU-{number:08d}"} if has else {"bound_driver": None, "index": None}
+        cards.append(documents.gpu((device, _gpus.table()[device].compute_capability), number + 1, **state))
+    facts = documents.nvidia(loaded and loaded["version"], cards)
+    known = draw(st.booleans())
+    module = {**installed, "signer": None} if installed else None
+    kernels = {"running": "6.1", "next": draw(st.none() | st.sampled_from(["6.1", "6.2"]))}
+    modules = draw(st.sampled_from([{}, {"6.1": module}, {"6.1": None}, {"6.1": module, "6.2": None}, {"6.1": None, "6.2": module}]))
+    facts["host"]["kernel"] = kernels
+    facts["driver"].update(
+        loaded=loaded,
+        installed=installed and {**installed, "flavour": installed["flavour"] if known else None},
+        mismatch=draw(st.booleans()) if loaded else None,
+        modules=modules,
+        next_kernel_has_module=modules.get(kernels["next"]) is not None if kernels["next"] else None,
+    )
+    return facts
+
+
+WANTED_DRIVERS = st.builds(
+    _driver.Wish,
+    st.sampled_from(_driver.POLICIES),
+    st.none() | st.sampled_from([470, 535, 580, 595, 620]),
+    st.none(),
+) | st.builds(_driver.Wish, st.sampled_from(_driver.POLICIES), st.none(), st.sampled_from(["535.247.01", "580.95.05", "620.10.01"]))
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    hosts_as_they_can_be(),
+    WANTED_DRIVERS,
+    st.sampled_from([frozenset(_planner.PARTS), frozenset({"driver", "toolkit"}), frozenset({"image", "dify"})]),
+    st.sampled_from(_planner.CPU_FALLBACKS),
+)
+def test_the_driver_of_a_plan_drives_every_gpu_that_is_used(facts, wish, apply, fallback):
+    made = documents.plan(facts, {}, driver=wish, apply=apply, cpu_fallback=fallback)
+    part, driver = made["parts"]["driver"], facts["driver"]
+    if made["blocked"] or made["mode"] != "gpu":
+        return
+    assert made["image"] is not None and part["action"] in ("none", "configure", "install", "upgrade")
+    version, flavour = part["to"], part["flavour"]
+    if part["action"] == "none":
+        assert driver["loaded"] is not None and version == driver["loaded"]["version"] and flavour == driver["loaded"]["flavour"]
+    for card, entry in zip(facts["gpus"], made["gpus"]):
+        assert entry["used"] is False or drives(card["device_id"], version, flavour), (card["device_id"], part)
+    for card in facts["gpus"]:
+        # Nothing was left out by anybody, so all have to be driven, also those whose name nobody knows yet.
+        assert drives(card["device_id"], version, flavour), (card["device_id"], part)
+    if part["action"] == "configure":
+        # A reboot loads it: it is installed, of the modules that are there, and not kept out by a kernel without them.
+        kernel = facts["host"]["kernel"]["next"] or facts["host"]["kernel"]["running"]
+        assert version == driver["installed"]["version"] and driver["modules"].get(kernel, "not told") is not None
+        assert driver["next_kernel_has_module"] is not False and made["reboot"]["required"] is True
+    if part["action"] in ("configure", "install") and driver["installed"] and version == driver["installed"]["version"]:
+        real = driver["installed"]["flavour"]
+        assert real in (None, flavour)
+    assert part["action"] != "upgrade" or wish.policy == _driver.UPGRADE
+    assert part["action"] == "none" or wish.policy != _driver.KEEP
 
 
 @settings(max_examples=200)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver, _fleet, _plan_text, _planner, _report
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
+    B200,
     CATALOG,
     T4,
     applied,
@@ -71,6 +72,31 @@ def test_what_it_costs_is_said():
     assert "  cost      the service restarts; the driver is changed, and the containers that use a GPU stop: ollama;" in lines
     assert "  reboot    driver 580 takes the place of the loaded 535.247.01; a new kernel is installed" in lines
     assert "cuda13.2 with PyTorch 2.15.0, expected once the planned driver is loaded: CUDA 13.2 on driver branch 580" in lines
+
+
+def test_what_stops_is_said_where_no_container_is_known():
+    made = plan(nvidia("535.247.01"), {}, driver=_driver.Wish(_driver.UPGRADE), apply=frozenset(_planner.PARTS))
+    assert "  cost      the driver is changed, and whatever uses a GPU stops\n" in text(("a", made))
+
+
+def test_going_back_is_called_so():
+    def told(before, **wish):
+        made = plan(nvidia(before), {}, driver=_driver.Wish(_driver.UPGRADE, **wish), apply=frozenset(_planner.PARTS))
+        assert made["parts"]["driver"]["action"] == "upgrade"
+        return text(("a", made))
+
+    assert "  driver    downgrade 580.95.05 -> 570 (" in told("580.95.05", branch=570)
+    assert "  driver    downgrade 580.95.05 -> 580.65.06 (" in told("580.95.05", version="580.65.06")
+    assert "  driver    upgrade 580.65.06 -> 580.95.05 (" in told("580.65.06", version="580.95.05")
+    assert "  driver    upgrade 570.124.06 -> 580 (" in told("570.124.06", branch=580)
+    old = nvidia("580.95.05")
+    old["engine"]["compose_version"] = "2.19.1"
+    assert "  engine    upgrade 26.1.5 -> Compose 2.20.0 or newer" in text(("a", plan(old, {}, apply=frozenset(_planner.PARTS))))
+
+
+def test_a_gpu_that_is_left_alone_asks_for_nothing():
+    facts = nvidia("580.95.05", [gpu(A10, 5), gpu(T4, 6, bound_driver="vfio-pci", index=None, name="Tesla T4")])
+    assert "left alone; such GPUs are never touched, and nothing is to be done" in " ".join(text(("a", plan(facts, {}))).split())
 
 
 def test_an_unchanged_host_is_told_in_few_lines():
@@ -153,9 +179,21 @@ FLEET of 14 hosts: cuda11.8 for 12 hosts; 1 host without a GPU
 
 def test_a_blocked_fleet_says_why():
     told = fleet({"gpu-1": nvidia(), "gone-1": None, "gone-2": None, "gone-3": None})
-    assert told.startswith("FLEET of 4 hosts: BLOCKED, no variant for all\n")
+    assert told.startswith("FLEET of 4 hosts: BLOCKED, 3 hosts cannot be judged\n")
     assert "blocked   DG731 3 hosts of the fleet cannot be judged: gone-[1:3] (no facts)" in told
-    assert "-> gather their facts" in told
+    assert "-> gather the facts of the hosts without them, or take" in told and "no variant for all" not in told
+
+
+def test_a_fleet_that_has_nothing_in_common_says_so():
+    told = fleet({"b200": nvidia("580.95.05", [gpu(B200)]), "t4": nvidia("470.256.02", [gpu(T4)]), "gone": None})
+    assert told.startswith("FLEET of 3 hosts: BLOCKED, no variant for all\n")
+
+
+def test_nobody_knows_what_a_fleet_without_facts_runs():
+    told = fleet({"gone-1": None, "gone-2": None}, missing="allow")
+    assert told.startswith("FLEET of 2 hosts: no variant to agree on: nothing is known about any host\n")
+    told = fleet({"gone-1": None, "web-1": without_gpu()}, missing="allow")
+    assert told.startswith("FLEET of 2 hosts: no variant to agree on: none of the others runs one on a GPU\n")
 
 
 def test_a_fleet_without_gpus():

@@ -484,6 +484,44 @@ def test_warnings_of_all_documents_are_in_the_record_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "twin", "said"),
+    [
+        ("DG104", "The GPU at 0000:65:00.0 is handed to vfio-pci.", "DG753", "NVIDIA A10 at 0000:65:00.0 is bound to vfio-pci"),
+        ("DG115", "The packages of the container toolkit are of different versions: a 1.19.1-1, b 1.17.8-1.", "DG752", "different"),
+        ("DG117", "This host has NVSwitches, and their fabric manager does not run.", "DG767", "its fabric manager does not run"),
+        ("DG118", "Kernel 6.12.12-amd64 boots next, and no NVIDIA module is there for it.", "DG757", "kernel 6.12.12-amd64 has none"),
+        ("DG119", "A reboot is pending: Driver 580.95.05 is installed.", "DG758", "580.95.05 is installed; reboot"),
+        ("DG119", "A reboot is pending: Kernel 6.12.12-amd64 boots next.", "DG769", "pending (Kernel 6.12.12-amd64 boots next.)"),
+        ("DG119", "A reboot is pending: Kernel 6.12.12-amd64 boots next.", "DG757", "kernel 6.12.12-amd64 has no NVIDIA module"),
+        ("DG121", "MIG mode of the GPU at 0000:65:00.0 will be on.", "DG768", "MIG mode of NVIDIA A100 at 0000:65:00.0 is off"),
+        ("DG122", "Driver 580.95.05 is installed, 550.54.15 is loaded.", "DG758", "driver 550.54.15 is loaded"),
+        ("DG213", "The container toolkit 1.17.4 has a known container escape.", "DG751", "1.17.4 is unsafe; upgrade"),
+        ("DG214", "/etc/cdi/nvidia.yaml is out of date: x.", "DG759", "/etc/cdi/nvidia.yaml is out of date (x); run"),
+    ],
+)
+def test_what_the_plan_says_with_its_remedy_is_not_said_twice(code: str, message: str, twin: str, said: str) -> None:
+    first, second = {"code": code, "message": message}, {"code": twin, "message": said}
+    seen, proven = {**nvidia(), "warnings": [first]}, {**verdict(), "warnings": [first]}
+    assert audited(nvidia=seen, gpu_plan=plan(warnings=[second]), gpu_verdict=proven)["warnings"] == [second]
+    alone = audited(nvidia=seen, gpu_plan=plan(warnings=[]), gpu_verdict=verdict())
+    assert alone["warnings"] == [first]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "twin", "said"),
+    [
+        ("DG104", "The GPU at 0000:66:00.0 is handed to vfio-pci.", "DG753", "NVIDIA A10 at 0000:65:00.0 is bound to vfio-pci"),
+        ("DG119", "A reboot is pending: Kernel 6.12.12-amd64 boots next.", "DG758", "driver 580.95.05 is installed"),
+        ("DG214", "/etc/cdi/old.yaml is out of date: x.", "DG759", "/etc/cdi/nvidia.yaml is out of date (x); run"),
+    ],
+)
+def test_what_the_plan_says_of_another_is_no_reason_to_be_silent(code: str, message: str, twin: str, said: str) -> None:
+    first, second = {"code": code, "message": message}, {"code": twin, "message": said}
+    made = audited(nvidia={**nvidia(), "warnings": [first]}, gpu_plan=plan(warnings=[second]), gpu_verdict=verdict())
+    assert made["warnings"] == [first, second]
+
+
 FLEET = {
     "schema": 1,
     "status": "ok",
