@@ -91,7 +91,8 @@ deploy audit: setup $(if $(DEMO),fleet-up)
 	exit $$status
 
 benchmark: setup-dev engine
-	@$(BIN)/python tests/benchmark/plan.py
+	@copy="$$($(BIN)/python tests/checks/tree.py)"
+	PYTHONPATH="$$PWD/.cache/tree" $(BIN)/python "$$copy/tests/benchmark/plan.py"
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/facts.py --check
 
 test: setup-dev engine
