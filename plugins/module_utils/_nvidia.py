@@ -211,14 +211,15 @@ def _dicts(facts: Any, *way: str) -> list[Facts]:
 
 def complaints(facts: Facts) -> list[Facts]:
     """Return what an operator should know, as codes with sentences. The codes are those of the verdict."""
-    error = _text(facts, "engine", "error")
+    error, configuration = _text(facts, "engine", "error"), _at(facts, "engine", "daemon_config")
     found = [
         *(complaint for gpu in _dicts(facts, "gpus") for complaint in _gpu_complaints(gpu, facts)),
         *_nvml_complaints(facts),
         *_driver_complaints(facts),
         *_container_complaints(facts),
         ("DG201", None if os.geteuid() and "permission" in error else error),
-        ("DG216", _text(facts, "engine", "daemon_config", "error")),
+        # A file that only root may read is not broken.
+        ("DG216", None if os.geteuid() and not _text(configuration, "sha256") else _text(configuration, "error")),
         ("DG116", "Facts were gathered without root, so those that only root may read are null." if os.geteuid() else None),
     ]
     return [{"code": code, "message": message} for code, message in found if message]

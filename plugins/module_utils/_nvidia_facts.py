@@ -1826,14 +1826,14 @@ def nvidia__dicts(facts: Any, *way: str) -> list[observer_Facts]:
 
 
 def nvidia_complaints(facts: observer_Facts) -> list[observer_Facts]:
-    error = nvidia__text(facts, "engine", "error")
+    error, configuration = (nvidia__text(facts, "engine", "error"), nvidia__at(facts, "engine", "daemon_config"))
     found = [
         *(complaint for gpu in nvidia__dicts(facts, "gpus") for complaint in nvidia__gpu_complaints(gpu, facts)),
         *nvidia__nvml_complaints(facts),
         *nvidia__driver_complaints(facts),
         *nvidia__container_complaints(facts),
         ("DG201", None if os.geteuid() and "permission" in error else error),
-        ("DG216", nvidia__text(facts, "engine", "daemon_config", "error")),
+        ("DG216", None if os.geteuid() and (not nvidia__text(configuration, "sha256")) else nvidia__text(configuration, "error")),
         ("DG116", "Facts were gathered without root, so those that only root may read are null." if os.geteuid() else None),
     ]
     return [{"code": code, "message": message} for code, message in found if message]

@@ -145,8 +145,13 @@ def _run_once(
 
 
 def could_not_start(report: ProbeReport) -> bool:
-    """The engine did its part, and the interpreter is not in the image."""
-    return not report.answered and report.rc in _RC_NOT_STARTED
+    """The engine did its part, and the interpreter is not in the image.
+
+    The engine ends with the same codes where it failed at something else, and says what.
+    """
+    words = report.last_words.lower()
+    missing = not words or "not found" in words or "no such file" in words
+    return not report.answered and report.rc in _RC_NOT_STARTED and missing
 
 
 def last_words(output: bytes) -> str:

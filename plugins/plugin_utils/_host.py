@@ -167,6 +167,7 @@ def _defect(gpu: Mapping[str, Any]) -> str | None:
         return f"is {health.replace('_', ' ')}" if health != "error" else "reports an error"
     if gpu.get("compute_mode") == "prohibited":
         return "is in compute mode prohibited"
-    if _document.flag(gpu, "mig", "current") and _document.at(gpu, "mig", "devices") == []:
-        return "is in MIG mode without a MIG device"
+    devices = _document.at(gpu, "mig", "devices")
+    if _document.flag(gpu, "mig", "current") and not devices:
+        return "is in MIG mode without a MIG device" if devices == [] else "is in MIG mode, and its MIG devices could not be listed"
     return None

@@ -114,7 +114,7 @@ CODES: dict[str, Code] = {
     DRIVER_SILENT: Code(
         "The driver is loaded and does not answer", "run nvidia-smi on the host; reinstall the driver or reboot as it says"
     ),
-    NO_USABLE_GPU: Code("No GPU of the host can be used", "look at the health and the bound kernel driver of each GPU"),
+    NO_USABLE_GPU: Code("No GPU of the host can be used", "look at the health, the MIG devices and the bound kernel driver of each GPU"),
     GPU_GONE: Code(
         "This host had a GPU",
         "look for the card with lspci -d 10de: and dmesg; to serve without it, name cpu in variant (dify_image_variant), "

@@ -302,6 +302,17 @@ def test_an_engine_that_does_not_answer_and_a_broken_configuration(host):
     assert host.codes() == ["DG201", "DG216"]
 
 
+def test_a_configuration_that_only_root_may_read_is_not_broken(host, monkeypatch):
+    unread = {"exists": True, "content": {}, "sha256": None, "error": "It cannot be read: Permission denied."}
+    facts = host.gather()
+    facts["engine"]["daemon_config"] = unread
+    assert "DG216" in [warning["code"] for warning in _nvidia.complaints(facts)]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert [warning["code"] for warning in _nvidia.complaints(facts)] == ["DG116"]
+    facts["engine"]["daemon_config"] = {**unread, "sha256": "0" * 64}
+    assert [warning["code"] for warning in _nvidia.complaints(facts)] == ["DG216", "DG116"]
+
+
 def test_toolkit_and_specifications(host):
     directory = host.root / "etc/cdi"
     directory.mkdir()

@@ -630,6 +630,22 @@ def test_no_interpreter_at_all() -> None:
     assert "not found" in report.last_words
 
 
+@pytest.mark.parametrize(
+    ("rc", "words", "missing"),
+    [
+        (127, 'OCI runtime exec failed: unable to start container process: exec: "python3": executable file not found in $PATH', True),
+        (126, 'OCI runtime exec failed: stat /opt/venv/bin/python: no such file or directory: unknown', True),
+        (127, "", True),
+        (126, "OCI runtime exec failed: unable to start container process: error adding pid 512 to cgroups: unknown", False),
+        (1, "python3: not found", False),
+    ],
+)
+def test_an_interpreter_that_is_missing_is_told_from_an_engine_that_fails(rc: int, words: str, missing: bool) -> None:
+    report = _probe.ProbeReport()
+    report.rc, report.last_words = rc, words
+    assert _probe.could_not_start(report) is missing
+
+
 def test_a_probe_that_cannot_even_end_itself_says_where_it_hangs() -> None:
     report = _probe.run(FakeEngine(python3="stuck"), "box", PYTHONS, gpu=True, timeout_s=5)
     assert (report.timed_out, report.running, report.rc) == (True, "cuinit", None)

@@ -266,6 +266,7 @@ def test_error_18_is_a_mismatch():
         ({"health": "error"}, "reports an error"),
         ({"compute_mode": "prohibited"}, "compute mode prohibited"),
         ({"mig": {"current": True, "devices": []}}, "without a MIG device"),
+        ({"mig": {"current": True, "devices": None}}, "could not be listed"),
         ({"bound_driver": None, "index": None}, "no kernel driver"),
     ],
 )
