@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def _find(host: Host, text: str) -> tuple[Card | None, Mig | None, str]:
         if card.left_alone:
             return None, None, f"{card.label} is bound to vfio-pci, and so a virtual machine's"
         return card, mig, ""
-    return None, None, f"there is no such GPU; there is {'; '.join(_names(card) for card in host.present)}"
+    return None, None, f"there is no such GPU; there is {_names_of(host.present)}"
 
 
 def _is_named(card: Card, text: str) -> bool:
@@ -126,11 +126,20 @@ def _address(text: str) -> str:
     return f"{int(match.group(1) or '0', 16):04x}:{match.group(2)}" if match else text
 
 
+def _names_of(cards: Iterable[Card]) -> str:
+    """Return all names by which these GPUs can be asked for, those of one product together."""
+    products: dict[str, list[str]] = {}
+    for card in cards:
+        product, _at, place = card.label.rpartition(" at ")
+        products.setdefault(product, []).append(place + _names(card))
+    return "; ".join(f"{product} at {', '.join(places)}" for product, places in products.items())
+
+
 def _names(card: Card) -> str:
     if card.index is None:
-        return card.label
+        return ""
     parts = [str(card.index), card.uuid, *(f"{card.index}:{mig.index}" for mig in card.mig if mig.index is not None)]
-    return f"{card.label} ({', '.join(part for part in parts if part)})"
+    return f" ({', '.join(part for part in parts if part)})"
 
 
 # --- CDI --------------------------------------------------------------------------------------------------------------

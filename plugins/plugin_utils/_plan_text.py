@@ -103,8 +103,14 @@ def _gpu_lines(plan: Mapping[str, Any]) -> list[str]:
     idle = [gpu for gpu in gpus if not gpu.get("used")]
     if plan.get("mode") != "gpu" or plan.get("status") == "blocked" or not idle:
         return []
-    text = "; ".join(f"{gpu.get('name')} at {gpu.get('pci_address')} {gpu.get('reason')}" for gpu in idle)
-    return _entry("gpus", f"{len(gpus) - len(idle)} of {len(gpus)} used; {text}")
+    alike: dict[tuple[str, str], list[str]] = {}
+    for gpu in idle:
+        alike.setdefault((str(gpu.get("name")), str(gpu.get("reason"))), []).append(str(gpu.get("pci_address")))
+    texts = [
+        f"{name} at {', '.join(places)} {re.sub('^is ', 'are ', reason) if len(places) > 1 else reason}"
+        for (name, reason), places in alike.items()
+    ]
+    return _entry("gpus", f"{len(gpus) - len(idle)} of {len(gpus)} used; {'; '.join(texts)}")
 
 
 def _rejected_lines(rejected: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -108,6 +108,12 @@ def test_a_gpu_that_is_not_there(wanted):
     assert "Tesla T4" in message and made["status"] == "blocked"
 
 
+def test_gpus_of_one_product_are_named_together():
+    alike = nvidia("580.95.05", [gpu(A10, slot, name="NVIDIA A10", index=slot, uuid=f"GPU-{slot}") for slot in range(2)])
+    [block] = plan(alike, gpus=("7",))["blocked"]
+    assert "there is NVIDIA A10 at 0000:00:00.0 (0, GPU-0), 0000:00:01.0 (1, GPU-1)" in block["message"]
+
+
 def test_a_gpu_that_is_passed_through():
     facts = host(["0", "all"], [gpu(A10, 5, index=0), gpu(T4, 6, bound_driver="vfio-pci", index=None, name="Tesla T4")])
     assert "Tesla T4 at 0000:00:06.0 is bound to vfio-pci" in plan(facts, gpus=("0000:00:06.0",))["blocked"][0]["message"]

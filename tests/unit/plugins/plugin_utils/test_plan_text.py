@@ -121,6 +121,10 @@ def test_gpus_that_are_not_used_are_named():
     facts = nvidia("580.95.05", [gpu(A10, 5, name="NVIDIA A10", index=0), gpu(T4, 6, name="Tesla T4", index=1)])
     facts["toolkit"]["cdi"]["specs"][0]["devices"] = ["0", "1", "all"]
     assert "  gpus      1 of 2 used; Tesla T4 at 0000:00:06.0 is not among the GPUs to use\n" in text(("a", plan(facts, {}, gpus=("0",))))
+    facts = nvidia("580.95.05", [gpu(A10, slot, name="NVIDIA A10", index=slot) for slot in range(4)])
+    facts["toolkit"]["cdi"]["specs"][0]["devices"] = ["0", "1", "2", "3", "all"]
+    told = "1 of 4 used; NVIDIA A10 at 0000:00:00.0, 0000:00:01.0, 0000:00:03.0 are not among the GPUs to use"
+    assert told in " ".join(text(("a", plan(facts, {}, gpus=("2",)))).split())
 
 
 def test_a_pending_reboot_is_said_once():
