@@ -211,7 +211,7 @@ def render_audit(records: Sequence[Mapping[str, Any]], fleet: Mapping[str, Any] 
     lines = [title, "", *_table(head, [_audit_cells(record) for record in records], records, paint)]
     for explain in (_audit_explanation, _would_change, _all_warnings):
         lines += _grouped(records, explain)
-    if fleet and fleet.get("schema") == 1:
+    if fleet and fleet.get("schema") == 1 and len(records) > 1:
         lines += ["", render_fleet(fleet)]
     return "\n".join(lines)
 

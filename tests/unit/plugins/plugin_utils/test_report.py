@@ -571,6 +571,8 @@ a10-536: would change: image: build (not on this host); dify: update cuda11.8 ->
 
 a10-535: warning DG213: The container toolkit 1.17.4 has a known container escape."""
     assert _report_text.render_audit(records, FLEET) == f"{_report_text.render_audit(records, None)}\n\n{_plan_text.render_fleet(FLEET)}"
+    # One host is no fleet.
+    assert _report_text.render_audit(records[:1], FLEET) == _report_text.render_audit(records[:1], None)
 
 
 def test_no_line_of_an_audit_is_wider_than_a_terminal() -> None:
