@@ -99,7 +99,7 @@ class Case:
 
     def of_container(self, index: Any) -> Mapping[str, Any] | None:
         """The GPU that has this number in the container, as far as its configuration tells; None where there is none."""
-        known = type(index) is int and 0 <= index < len(self.given.gpus)
+        known = is_number(index) and 0 <= index < len(self.given.gpus)
         return self.given.gpus[index] if known else None
 
     def fact(self, *path: str) -> Any:
@@ -133,6 +133,11 @@ def items(value: Any) -> list[Any]:
 def mappings(value: Any) -> list[Mapping[str, Any]]:
     """Return the mappings of a list."""
     return [entry for entry in items(value) if isinstance(entry, Mapping)]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def number(value: Any) -> int:

@@ -12,7 +12,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.module_utils._chain import DRIVER, Evidence, Given, dig, items, mapping, mappings, number
+from ansible_collections.difyops.gpu.plugins.module_utils._chain import (
+    DRIVER,
+    Evidence,
+    Given,
+    dig,
+    is_number,
+    items,
+    mapping,
+    mappings,
+    number,
+)
 
 Gpu = Mapping[str, Any]
 
@@ -178,9 +188,9 @@ def _resolve(names: Sequence[str], gpus: Sequence[Gpu]) -> tuple[list[Gpu], int]
 
 def _numbered(gpus: Sequence[Gpu]) -> dict[int, int]:
     """Return the places of GPUs by the driver's numbers. One too ill to tell its number is counted in the order of addresses."""
-    told = {gpu["index"]: place for place, gpu in enumerate(gpus) if type(gpu.get("index")) is int}
+    told = {gpu["index"]: place for place, gpu in enumerate(gpus) if is_number(gpu.get("index"))}
     for place, gpu in enumerate(gpus):
-        if type(gpu.get("index")) is not int:
+        if not is_number(gpu.get("index")):
             told.setdefault(place, place)
     return told
 

@@ -182,7 +182,7 @@ def _held(host: Host, driver: _driver.Decision | None) -> Warnings:
     if host.installed is None and host.loaded is not None:
         message = f"the loaded driver {host.loaded} was not installed from packages, and packages of {driver.to} do not take its place"
         return [warning(_plan_codes.DRIVER_NOT_FROM_PACKAGES, message)]
-    target = str(driver.to).split(".")[0]
+    target = str(driver.to).partition(".")[0]
     rules = []
     for pin in _document.mappings(host.facts, "driver", "installed", "pins"):
         kind, value = _document.text(pin, "kind") or "", _document.text(pin, "value")
