@@ -130,8 +130,8 @@ def test_device_is_defined_twice(diag: Host) -> None:
 @produces("DG203", "DG725")
 def test_no_cdi_specification(diag: Host) -> None:
     install_toolkit(diag, "1.19.1-1")
-    diag.sh(f"mv {SPEC} /root/nvidia.yaml")
-    diag.undo(f"mv /root/nvidia.yaml {SPEC}")
+    diag.sh(f"mv {SPEC} /var/tmp/nvidia.yaml")
+    diag.undo(f"mv /var/tmp/nvidia.yaml {SPEC}")
     found = diag.check()
     # The container that runs keeps its GPU, the next one would get none.
     assert found.verdict["overall"] == "proven"

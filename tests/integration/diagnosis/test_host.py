@@ -197,8 +197,8 @@ def test_nvml_does_not_answer(host: Host, where: str) -> None:
 
 @produces("DG110")
 def test_nobody_can_ask_nvml(cli: Host) -> None:
-    cli.sh("mv /usr/bin/nvidia-smi /root/nvidia-smi.away")
-    cli.undo("mv /root/nvidia-smi.away /usr/bin/nvidia-smi")
+    cli.sh("mv /usr/bin/nvidia-smi /var/tmp/nvidia-smi.away")
+    cli.undo("mv /var/tmp/nvidia-smi.away /usr/bin/nvidia-smi")
     found = cli.check()
     found.breaks("nvml", "DG110", "nvidia-smi", overall="unproven")
     found.warns("DG110", "pynvml", "nvidia-smi")
