@@ -49,9 +49,6 @@ class Engine(Protocol):
     backend: str
     """sdk or cli"""
 
-    def info(self) -> dict[str, Any]:
-        """Return what ``docker info`` tells about the server."""
-
     def version(self) -> dict[str, Any]:
         """Return the server's version document (``Version``, ``ApiVersion``, ...)."""
 
@@ -118,9 +115,6 @@ class _SdkEngine:
             raise DockerError(_sentence(str(error.explanation or error))) from error
         except (OSError, ValueError, self._errors.DockerException) as error:  # requests' exceptions are OSErrors
             raise DockerUnavailable(_no_answer(error)) from error
-
-    def info(self) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._ask(self._client.info))
 
     def version(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._ask(self._client.version))
@@ -229,14 +223,6 @@ class _CliEngine:
             return json.loads(result.out)
         except ValueError as error:
             raise DockerError(f"The docker command answered something else than JSON to 'docker {argv[0]}'.") from error
-
-    def info(self) -> dict[str, Any]:
-        document = self._json("info", "--format", "{{json .}}")
-        if not isinstance(document, dict):
-            raise DockerError("The docker command gave no document to 'docker info'.")
-        if document.get("ServerErrors"):  # said with exit status 0 by some versions
-            raise DockerUnavailable(_no_answer("; ".join(map(str, document["ServerErrors"]))))
-        return document
 
     def version(self) -> dict[str, Any]:
         document = self._json("version", "--format", "{{json .}}")

@@ -74,7 +74,7 @@ def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: st
     }
     names: dict[str, str] = {}
     try:
-        info = client.get("info")
+        info = answered(client.get("info"))
         facts.update(describe(info))
         documents = [client.get(f"containers/{entry['Id']}/json") for entry in client.get("containers/json")]
         running = [document for document in documents if document]
@@ -91,6 +91,13 @@ def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: st
         facts.update(name="docker", error=f"The container engine answered in a form that is not known ({error!r}).")
     facts.update({f"{name}_version": version for name, version in plugins.items()})
     return facts, names
+
+
+def answered(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``docker info`` told. The command may end well where nobody answered it. Raises NoAnswer."""
+    if info.get("ServerErrors"):
+        raise NoAnswer(f"The container engine does not answer: {'; '.join(map(str, info['ServerErrors']))[:400].rstrip('.')}.")
+    return info
 
 
 def describe(info: dict[str, Any]) -> Facts:

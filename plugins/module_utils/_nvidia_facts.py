@@ -466,7 +466,7 @@ def engine__facts(
     }
     names: dict[str, str] = {}
     try:
-        info = client.get("info")
+        info = engine_answered(client.get("info"))
         facts.update(engine_describe(info))
         documents = [client.get(f"containers/{entry['Id']}/json") for entry in client.get("containers/json")]
         running = [document for document in documents if document]
@@ -483,6 +483,12 @@ def engine__facts(
         facts.update(name="docker", error=f"The container engine answered in a form that is not known ({error!r}).")
     facts.update({f"{name}_version": version for name, version in plugins.items()})
     return (facts, names)
+
+
+def engine_answered(info: dict[str, Any]) -> dict[str, Any]:
+    if info.get("ServerErrors"):
+        raise engine_NoAnswer(f"The container engine does not answer: {'; '.join(map(str, info['ServerErrors']))[:400].rstrip('.')}.")
+    return info
 
 
 def engine_describe(info: dict[str, Any]) -> sysfs_Facts:

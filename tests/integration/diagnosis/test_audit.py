@@ -21,7 +21,7 @@ GONE = {"ansible_port": 22199}
 # Everything that an operator would call the host's: Ansible's own folder of temporary files is not.
 FILES = (
     "find /boot /etc /home /opt /root /srv /usr /var/lib /var/spool -xdev "
-    "\\( -path /root/.ansible -o -path /var/lib/docker -o -path /var/lib/containerd \\) "
+    "\\( -path ~root/.ansible -o -path /var/lib/docker -o -path /var/lib/containerd \\) "
     "-prune -o -printf '%p %y %m %U %s %T@\\n' | sort"
 )
 ENGINE = (

@@ -253,7 +253,7 @@ def test_toolkit_packages_are_of_two_versions(diag: Host) -> None:
 @produces("DG116")
 def test_facts_are_gathered_without_root(diag: Host) -> None:
     diag.sh("useradd --create-home watcher; install -d -o watcher -m 700 /home/watcher/.ssh; "
-            "install -o watcher -m 600 /root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys")
+            "install -o watcher -m 600 ~root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys")
     diag.undo("pkill -KILL -u watcher; sleep 0.2; userdel --remove watcher 2> /dev/null")
     found = diag.check(play={"vars": {"ansible_user": "watcher"}})
     found.warns("DG116", "without root")

@@ -40,8 +40,8 @@ def test_gpu_is_too_old_for_the_newer_variants(cli: Host) -> None:
 @produces("DG707")
 def test_nobody_knows_the_gpu(cli: Host) -> None:
     cli.profile("gpu.0.device_id=0xfff0")
-    cli.sh("mv /usr/bin/nvidia-smi /root/nvidia-smi.away")
-    cli.undo("mv /root/nvidia-smi.away /usr/bin/nvidia-smi")
+    cli.sh("mv /usr/bin/nvidia-smi /var/tmp/nvidia-smi.away")
+    cli.undo("mv /var/tmp/nvidia-smi.away /usr/bin/nvidia-smi")
     cli.plan().rejects("cuda12.6", "DG707")
 
 
@@ -109,10 +109,10 @@ def test_driver_without_a_gpu(cli: Host) -> None:
 @produces("DG720", "DG726")
 def test_there_is_no_docker(cli: Host) -> None:
     cli.undo_container()
-    cli.undo("rm -f /usr/bin/podman; mv /root/away/dockerd /usr/sbin/; mv /root/away/docker /usr/bin/; rmdir /root/away; "
+    cli.undo("rm -f /usr/bin/podman; mv /var/tmp/away/dockerd /usr/sbin/; mv /var/tmp/away/docker /usr/bin/; rmdir /var/tmp/away; "
              "systemctl start docker.socket docker.service")
     cli.sh("systemctl stop docker.service docker.socket; rm -f /run/docker.sock")
-    cli.sh("mkdir -p /root/away; mv /usr/sbin/dockerd /usr/bin/docker /root/away")
+    cli.sh("mkdir -p /var/tmp/away; mv /usr/sbin/dockerd /usr/bin/docker /var/tmp/away")
     cli.plan().blocks("DG720")
     cli.sh("printf '#!/bin/sh\\necho podman version 5.4.2\\n' > /usr/bin/podman; chmod 755 /usr/bin/podman")
     cli.plan().blocks("DG726", "podman")
@@ -120,15 +120,15 @@ def test_there_is_no_docker(cli: Host) -> None:
 
 @produces("DG722")
 def test_compose_is_missing(cli: Host) -> None:
-    cli.sh(f"mv {PLUGINS}/docker-compose /root/docker-compose")
-    cli.undo(f"mv /root/docker-compose {PLUGINS}/docker-compose")
+    cli.sh(f"mv {PLUGINS}/docker-compose /var/tmp/docker-compose")
+    cli.undo(f"mv /var/tmp/docker-compose {PLUGINS}/docker-compose")
     cli.plan().blocks("DG722")
 
 
 @produces("DG723")
 def test_compose_is_too_old(cli: Host) -> None:
-    cli.sh(f"mv {PLUGINS}/docker-compose /root/docker-compose")
-    cli.undo(f"mv -f /root/docker-compose {PLUGINS}/docker-compose")
+    cli.sh(f"mv {PLUGINS}/docker-compose /var/tmp/docker-compose")
+    cli.undo(f"mv -f /var/tmp/docker-compose {PLUGINS}/docker-compose")
     # Docker asks a plugin for its metadata before it runs it.
     metadata = '{"SchemaVersion": "0.1.0", "Vendor": "simulated", "Version": "2.6.0"}'
     old = f"#!/bin/sh\\n[ \"$1\" = docker-cli-plugin-metadata ] && echo \\047{metadata}\\047 || echo 2.6.0\\n"

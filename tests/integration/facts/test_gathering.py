@@ -61,7 +61,7 @@ def test_when_facts_are_gathered(diag: Host, modules: str) -> None:
 
 def test_as_an_unprivileged_user(host: Host) -> None:
     host.sh("useradd --create-home watcher; install -d -o watcher -m 700 /home/watcher/.ssh; "
-            "install -o watcher -m 600 /root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys; chmod 600 /etc/docker/daemon.json")
+            "install -o watcher -m 600 ~root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys; chmod 600 /etc/docker/daemon.json")
     host.undo("pkill -KILL -u watcher; sleep 0.2; userdel --remove watcher 2> /dev/null; chmod 644 /etc/docker/daemon.json")
     run = host.fleet.play(host.name, {FACTS: {}}, vars={"ansible_user": "watcher"})
     assert run.rc == 0, run.output

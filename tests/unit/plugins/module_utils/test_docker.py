@@ -64,12 +64,10 @@ def host(tmp_path):
     return Host(tmp_path)
 
 
-def test_version_and_info(host):
-    host.answer("info", {"ServerVersion": "26.1.5"})
+def test_version(host):
     engine = host.connect()
     assert engine.backend == "cli"
     assert engine.version() == {"Version": "26.1.5", "ApiVersion": "1.45"}
-    assert engine.info() == {"ServerVersion": "26.1.5"}
 
 
 def test_no_daemon(host):
@@ -90,19 +88,12 @@ def test_permission_denied(host):
         host.connect()
 
 
-def test_server_errors_without_an_exit_status(host):
-    engine = host.connect()
-    host.answer("info", {"ServerVersion": "", "ServerErrors": ["Cannot connect to the Docker daemon."]})
-    with pytest.raises(_docker.DockerUnavailable, match="Cannot connect"):
-        engine.info()
-
-
 @pytest.mark.parametrize("text", ["", "not json", "[]", "null"])
 def test_an_answer_that_is_no_document(host, text):
     engine = host.connect()
-    host.answer("info", text)
+    host.answer("version", text)
     with pytest.raises((_docker.DockerError, _docker.DockerUnavailable)):
-        engine.info()
+        engine.version()
 
 
 def test_images_that_are_there_and_not(host):
@@ -251,12 +242,11 @@ def daemon(tmp_path, monkeypatch):
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def test_sdk_version_info_and_images(daemon):
-    daemon({"/info": (200, {"ServerVersion": "26.1.5"}), "/images/a:1/json": (200, {"Id": "sha256:1"})})
+def test_sdk_version_and_images(daemon):
+    daemon({"/images/a:1/json": (200, {"Id": "sha256:1"})})
     engine = _docker.connect(5)
     assert engine.backend == "sdk"
     assert engine.version()["Version"] == "26.1.5"
-    assert engine.info() == {"ServerVersion": "26.1.5"}
     assert engine.images(["a:1", "b:1"]) == {"a:1": {"Id": "sha256:1"}, "b:1": None}
 
 
@@ -342,9 +332,9 @@ def test_sdk_with_a_silent_engine(daemon):
 
 
 def test_sdk_with_an_engine_that_fails(daemon):
-    daemon({"/info": (500, {"message": "boom"})})
+    daemon({"/images/a:1/json": (500, {"message": "boom"})})
     with pytest.raises(_docker.DockerError, match="boom"):
-        _docker.connect(5).info()
+        _docker.connect(5).images(["a:1"])
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=50))))

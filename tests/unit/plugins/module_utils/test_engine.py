@@ -265,6 +265,17 @@ def test_a_remote_engine_that_fails_is_no_container_that_ended(programs, tmp_pat
     assert "Cannot connect" in gathered(tmp_path)[0]["error"]
 
 
+def test_a_remote_engine_that_does_not_answer_a_command_which_ends_well(programs, tmp_path, monkeypatch):
+    programs("docker", f"cat {FIXTURES}/docker-info-26.1.5-stopped.json")
+    (tmp_path / "var/run").mkdir(parents=True)
+    (tmp_path / "var/run/docker.sock").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
+    facts, _names = gathered(tmp_path)
+    assert (facts["name"], facts["running"], facts["version"]) == ("docker", False, None)
+    assert facts["error"].startswith("The container engine does not answer: Cannot connect to the Docker daemon at")
+
+
 def container(number, image="img", env=(), **host):
     return {"Id": f"{number:064x}", "Name": f"/c{number}", "Config": {"Image": image, "Env": list(env)}, "HostConfig": host}
 
