@@ -25,3 +25,18 @@ attributes:
     support: full
     description: Runs on Linux.
 """
+
+    # Modules that look something up on a host, change nothing, and return no facts.
+    ASKS = r"""
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: N/A
+    description: Changes nothing, so there is no difference to show.
+  platform:
+    platforms: posix
+    support: full
+    description: Runs on Linux.
+"""

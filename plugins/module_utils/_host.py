@@ -19,6 +19,9 @@ from ansible_collections.difyops.gpu.plugins.module_utils._observer import Facts
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package, upstream
 
 _SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+# The owner's keys as shim hands them to the kernel (long lists in several variables), and the firmware's own.
+_TRUSTED = re.compile("MokListRT[0-9]*-605dab50-e046-4300-abb6-3dd810dd8b23|db-d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+_DKMS_KEY, _UBUNTU_KEY = "/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der"
 _FAMILIES = {"debian": "debian", "ubuntu": "debian", "rhel": "rhel", "fedora": "rhel", "centos": "rhel"}
 # Debian names the module after its package.
 _MODULE = re.compile(r"nvidia(-current|-tesla(-\d+)?|-legacy-\d+xx)?(-open)?\.ko(\.(xz|zst|gz))?")
@@ -29,16 +32,22 @@ _UNITS = {
     "nvidia-fabricmanager.service": r"nvidia-fabric-?manager(-\d+)?",
     "nvidia-persistenced.service": r"nvidia-persistenced|nvidia-compute-utils(-\d+(-server)?)?",
 }
+# What needs no further systemctl enable: a static unit is started by something else, as Ubuntu's persistence daemon by udev.
+_AT_BOOT = ("enabled", "static", "alias", "indirect", "generated")
 
 
 def facts(root: str) -> Facts:
     """Return what does not change while the host runs."""
     system = os.uname()
+    following = next_kernel(root)
+    told = distribution(_sysfs.read(root, "etc/os-release") or _sysfs.read(root, "usr/lib/os-release") or "")
     return {
-        "os": distribution(_sysfs.read(root, "etc/os-release") or _sysfs.read(root, "usr/lib/os-release") or ""),
+        "os": told,
         "architecture": system.machine,
-        "kernel": {"running": system.release, "next": next_kernel(root)},
+        "kernel": {"running": system.release, "next": following, "headers": headers(root, (system.release, following))},
         "secure_boot": secure_boot(root),
+        "dkms_key": dkms_key(root, told["id"]),
+        "vgpu": _sysfs.module_loaded(root, "nvidia_vgpu_vfio"),
         "virtualization": _virtualization(),
         "nouveau_loaded": _sysfs.module_loaded(root, "nouveau"),
         "nova_core_loaded": _sysfs.module_loaded(root, "nova_core"),
@@ -76,6 +85,49 @@ def secure_boot(root: str) -> bool | None:
         return None
     # Four bytes of attributes, then the value.
     return variable[4] == 1 if len(variable) == 5 else None
+
+
+def headers(root: str, kernels: Iterable[str | None]) -> list[str]:
+    """Return those of the kernels whose build tree is there, which is what a module is built with."""
+    found = []
+    for kernel in filter(None, dict.fromkeys(kernels)):
+        tree = os.path.join(root, "lib/modules", kernel, "build")
+        # An absolute link is meant from the root of that file system.
+        with contextlib.suppress(OSError):
+            tree = os.path.join(root, os.readlink(tree).lstrip("/")) if os.readlink(tree)[:1] == "/" else tree
+        if os.path.exists(os.path.join(tree, "Makefile")):
+            found.append(kernel)
+    return found
+
+
+def dkms_key(root: str, distribution_id: str | None) -> Facts | None:
+    """Return path and state of the certificate that DKMS signs with; None where it has none."""
+    settings = [os.path.join("etc/dkms/framework.conf.d", name) for name in _sysfs.listing(root, "etc/dkms/framework.conf.d")]
+    text = "\n".join(_sysfs.read(root, name) or "" for name in ("etc/dkms/framework.conf", *settings))
+    named = re.findall(r"""(?m)^[ \t]*mok_certificate=["']?(/[^"'\s$]+)""", text)[-1:]
+    # Ubuntu's DKMS takes the key of shim's package.
+    usual = (_UBUNTU_KEY, _DKMS_KEY) if distribution_id == "ubuntu" else (_DKMS_KEY, _UBUNTU_KEY)
+    for path in named or usual:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                with open(os.path.join(root, path.lstrip("/")), "rb") as file:
+                    certificate = file.read(65536)
+            except PermissionError:
+                certificate = b""
+            return {"path": path, "enrolled": _trusted(root, certificate) if certificate else None}
+    return None
+
+
+def _trusted(root: str, certificate: bytes) -> bool | None:
+    """Say whether the firmware trusts a certificate, in DER; None when its lists cannot be read."""
+    place = os.path.join(root, "sys/firmware/efi/efivars")
+    paths = [os.path.join(place, name) for name in _sysfs.listing(place) if _TRUSTED.fullmatch(name)]
+    try:
+        with contextlib.ExitStack() as files:
+            lists = [files.enter_context(open(path, "rb")).read() for path in paths]
+    except OSError:
+        return None
+    return any(certificate in content for content in lists) if lists else None
 
 
 def _virtualization() -> str | None:
@@ -216,7 +268,7 @@ def ask_units(timeout: float) -> Callable[[], dict[str, Facts]]:
     program = _command.find("systemctl")
     with contextlib.suppress(_command.CannotStart):
         if program:
-            running = _command.start([program, "show", "--property=Id,LoadState,ActiveState", *_UNITS], timeout)
+            running = _command.start([program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *_UNITS], timeout)
             return lambda: parse_units(running.result().out)
     return dict
 
@@ -236,7 +288,8 @@ def services(packages: Sequence[Package], driver_version: str | None, nvswitches
         # A driver from NVIDIA's own installer has no package.
         installed = version is not None or state.get("LoadState") == "loaded"
         running = state.get("ActiveState") == "active" if units else None
-        found.append((upstream(version or ""), {"installed": installed, "running": running}))
+        enabled = state.get("UnitFileState") in _AT_BOOT if units else None
+        found.append((upstream(version or ""), {"installed": installed, "running": running, "enabled": enabled}))
     (version, manager), (_version, persistenced) = found
     same = version == driver_version if version and driver_version else None
     return {**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced

@@ -17,6 +17,7 @@ from ansible_collections.difyops.gpu.plugins.module_utils import (
     _command,
     _engine,
     _host,
+    _managed,
     _nvml,
     _observer,
     _packages,
@@ -47,6 +48,8 @@ _DRIVER_KNOWS = (
     "processes",
 )
 _OTHER_DRIVERS = {"nouveau", "nova_core", "nova-core"}
+# The driver's own daemons keep GPUs open and use none; the kernel cuts names off after 15 characters.
+_DAEMONS = {"nvidia-persiste", "nv-fabricmanage", "nv-hostengine"}
 
 
 def gather(root: str, timeout_s: float) -> Facts:
@@ -60,7 +63,7 @@ def gather(root: str, timeout_s: float) -> Facts:
     warnings: list[Facts] = []
     packages_said = _ask_packages(root, family)
     units = _host.ask_units(timeout_s)
-    modules = _host.ask_modules(root, host["kernel"].values(), timeout_s)
+    modules = _host.ask_modules(root, (host["kernel"]["running"], host["kernel"]["next"]), timeout_s)
     engine_said = _engine.ask(root, timeout_s)
     pci = _sysfs.gpus(root)
     loaded = _sysfs.loaded_driver(root)
@@ -97,6 +100,10 @@ def gather(root: str, timeout_s: float) -> Facts:
             "reboot_reasons": reasons,
             "fabric_manager": fabric_manager,
             "persistenced": persistenced,
+            "users": _users(root, loaded, gpus, names),
+            "broken": _packages.broken(_packages.parts(packages)),
+            "managed": _managed.files(root),
+            "journal": _managed.journal(root),
         },
         "nvml": {
             "source": best.source,
@@ -161,6 +168,14 @@ def _process(root: str, process: Facts, names: dict[str, str]) -> Facts:
     return {**process, "name": _sysfs.read(root, place, "comm"), "container": container}
 
 
+def _users(root: str, loaded: Facts | None, gpus: Sequence[Facts], names: dict[str, str]) -> list[Facts] | None:
+    """Return who has a GPU open where the loaded driver cannot be asked for it: work goes on under a mismatch of versions."""
+    if loaded is None or os.geteuid() or all(gpu["processes"] is not None for gpu in gpus if gpu["bound_driver"] != "vfio-pci"):
+        return None
+    users = [_process(root, {"pid": pid}, names) for pid in _sysfs.openers(root)]
+    return [user for user in users if user["name"] not in _DAEMONS]
+
+
 def _ask_packages(root: str, family: str | None) -> Callable[[], list[_packages.Package]]:
     """Start to ask for the packages. What goes wrong is raised by the function returned."""
     try:
@@ -180,9 +195,11 @@ def _told(packages_said: Callable[[], list[_packages.Package]], warnings: list[F
     except _packages.PackagesUnknown as error:
         warnings.append({"code": "DG114", "message": str(error)})
         return []
-    broken = [package.name for package in packages if package.broken]
+    broken = _packages.broken(packages)
     if broken:
-        message = f"The installation of {', '.join(broken)} was not finished; run dpkg --configure -a and read why."
+        names = dict.fromkeys(package["name"] for package in broken)
+        command = "dnf remove --duplicates" if all(package["state"] == "duplicate" for package in broken) else "dpkg --configure -a"
+        message = f"The installation of {', '.join(names)} was not finished; run {command} and read why."
         warnings.append({"code": "DG113", "message": message})
     return packages
 

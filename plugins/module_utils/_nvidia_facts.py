@@ -79,6 +79,19 @@ def sysfs_nodes(root: str) -> list[str]:
     return [f"/dev/{name}" for name in sysfs_listing(root, "dev") if re.fullmatch("nvidia[0-9]+", name)]
 
 
+def sysfs_openers(root: str) -> list[int]:
+    return [pid for pid in sorted((int(name) for name in sysfs_listing(root, "proc") if name.isdigit())) if sysfs__has_gpu_open(root, pid)]
+
+
+def sysfs__has_gpu_open(root: str, pid: int) -> bool:
+    directory = os.path.join(root, "proc", str(pid), "fd")
+    for name in sysfs_listing(directory):
+        with contextlib.suppress(OSError):
+            if re.fullmatch("/dev/nvidia([0-9]+|-uvm)", os.readlink(os.path.join(directory, name))):
+                return True
+    return False
+
+
 def sysfs_module_loaded(root: str, name: str) -> bool:
     return os.path.isdir(os.path.join(root, "sys/module", name))
 
@@ -808,10 +821,20 @@ packages_TOOLKIT = ("nvidia-container-toolkit", "nvidia-container-toolkit-base",
 packages__TIMEOUT_S = 30.0
 packages__DPKG = "${db:Status-Status}\\t${Package}\\t${Version}\\t${Maintainer}\\t${db:Status-Want}\\t${source:Package}\\n"
 packages__RPM = "installed\\t%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{VENDOR}\\n"
-packages__PATTERNS = ("*nvidia*", "libcuda1", "cuda-drivers*")
+packages__PATTERNS = (
+    "*nvidia*",
+    "libcuda1",
+    "libcudadebugger1",
+    "libnvcuvid1",
+    "libnvoptix1",
+    "libnvsdm*",
+    "nvlsm",
+    "nvlink5*",
+    "cuda-drivers*",
+)
 packages__KERNEL = re.compile(
     "^(nvidia-(\\w+-)*kernel-(\\w+-)*(dkms|source)|nvidia-dkms(-.+)?|dkms-nvidia(-.+)?|a?kmod-nvidia(-.+)?|"
-    + "nvidia-kernel-source(-.+)?|linux-modules-nvidia-.+)$"
+    + "nvidia-kernel-source(-.+)?|linux-modules-nvidia-[0-9].+)$"
 )
 packages__LIBRARY = re.compile(
     "^(libcuda1|libnvidia-compute(-.+)?|(lib)?nvidia-[\\w-]*cuda1|nvidia-driver-cuda-libs|xorg-x11-drv-nvi" + "dia-cuda-libs)$"
@@ -819,6 +842,14 @@ packages__LIBRARY = re.compile(
 packages__META = re.compile(
     "^(nvidia-driver(-\\d+)?(-server)?(-open)?|nvidia-tesla(-\\d+)?-driver|nvidia-legacy-\\d+xx-driver|nvidi"
     + "a-open(-\\d+)?|cuda-drivers(-\\d+)?|nvidia-headless-.+|xorg-x11-drv-nvidia)$"
+)
+packages__PART = re.compile(
+    "^(?!.*-dev(-|$)|nvidia-driver-(assistant|pinning))(lib(cuda1|cudadebugger1|nvcuvid1|nvoptix1|nvsdm(-"
+    + ".+)?)|libnvidia-(?!container|egl-(wayland|gbm|x)).+|lib(egl|gles|gl1|glx)-nvidia.+|nvidia-(alternati"
+    + "ve|compute-utils|cuda-mps|driver|egl|fabric-?manager|firmware|headless|imex|kernel|kmod|legacy|libop"
+    + "encl1|libXNVCtrl|modprobe|open|opencl-common|opencl-icd|persistenced|powerd|smi|suspend-common|tesla"
+    + "|utils|vdpau-driver|vulkan)(-.+)?|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-sign"
+    + "atures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
 packages__ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
 packages__HOLDS = {"hold": "", "preference": "version .*\\d\\\\?\\.\\d.* priority \\d", "versionlock": "[^!<>]*\\d\\.\\d", "exclude": "$"}
@@ -832,6 +863,7 @@ class packages_Package(NamedTuple):
     broken: bool
     held: bool = False
     source: str = ""
+    state: str = ""
 
 
 class packages_PackagesUnknown(Exception):
@@ -868,7 +900,9 @@ def packages_parse(text: str) -> list[packages_Package]:
     for line in text.splitlines():
         state, name, version, maker, want, source = [*line.split("\t"), "", "", "", "", ""][:6]
         if name and version and (state not in ("not-installed", "config-files")):
-            packages.add(packages_Package(name, version, maker, state not in ("installed", "triggers-pending"), want == "hold", source))
+            packages.add(
+                packages_Package(name, version, maker, state not in ("installed", "triggers-pending"), want == "hold", source, state)
+            )
     return sorted(packages)
 
 
@@ -884,27 +918,63 @@ def packages_driver_packages(packages: Iterable[packages_Package]) -> list[packa
     ]
 
 
+def packages_is_kernel(name: str) -> bool:
+    return packages__KERNEL.match(name) is not None
+
+
+def packages_is_part(name: str) -> bool:
+    return any((pattern.match(name) for pattern in (packages__KERNEL, packages__LIBRARY, packages__META, packages__PART)))
+
+
+def packages_parts(packages: Iterable[packages_Package]) -> list[packages_Package]:
+    return sorted((package for package in packages if packages_is_part(package.name)))
+
+
+def packages_driver_version(version: str | None) -> str | None:
+    found = packages_upstream(version or "") or ""
+    return found if re.fullmatch("[0-9]{3}(\\.[0-9]{1,3}){1,2}", found) else None
+
+
+def packages_told_version(packages: Iterable[packages_Package], surely: bool = False) -> str | None:
+    known = list(packages)
+    for kind in (packages__KERNEL, packages__LIBRARY) if surely else (packages__KERNEL, packages__LIBRARY, packages__META):
+        versions = filter(None, (packages_driver_version(package.version) for package in known if kind.match(package.name)))
+        newest = max(versions, key=lambda version: [int(number) for number in version.split(".")], default=None)
+        if newest:
+            return newest
+    return None
+
+
+def packages_broken(packages: Iterable[packages_Package]) -> list[observer_Facts]:
+    known = sorted(packages)
+    versions: dict[str, set[str]] = {}
+    for package in known:
+        versions.setdefault(package.name, set()).add(package.version)
+    states = [(package, package.state if package.broken else "duplicate" if len(versions[package.name]) > 1 else "") for package in known]
+    return [{"name": package.name, "version": package.version, "state": state} for package, state in states if state or package.broken]
+
+
 def packages_driver(packages: Iterable[packages_Package], pins: Sequence[observer_Facts] = ()) -> observer_Facts | None:
-    known = packages_driver_packages(packages)
+    every = list(packages)
+    known = packages_driver_packages(every)
     carriers = next(
         filter(None, ([package for package in known if kind.match(package.name)] for kind in (packages__KERNEL, packages__META))), None
     )
     if not carriers:
         return None
-    versions = [packages_upstream(package.version) or "" for package in known]
     return {
-        "version": next((version for version in versions if re.fullmatch("\\d{3}(\\.\\d{1,3}){1,2}", version)), None),
+        "version": packages_told_version(known),
         "flavour": "open" if any(("open" in package.name.split("-") for package in carriers)) else "proprietary",
         "origin": next((origin for package in known for key, origin in packages__ORIGINS.items() if key in package.maker.lower()), None),
-        "packages": [{"name": package.name, "version": package.version} for package in sorted(known)],
-        "pinned": packages_pinned(known, pins),
+        "packages": [{"name": package.name, "version": package.version} for package in packages_parts(every)],
+        "pinned": packages_pinned(every, pins),
         "pins": list(pins),
     }
 
 
 def packages_pinned(packages: Iterable[packages_Package], pins: Sequence[observer_Facts]) -> bool:
     holding = [pin["name"] for pin in pins if re.match(packages__HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = packages_driver_packages(packages)
+    known = packages_parts(packages)
     return bool(known) and all((any((packages_matches(name, package) for name in holding)) for package in known))
 
 
@@ -932,8 +1002,8 @@ def packages_toolkit(packages: Iterable[packages_Package]) -> tuple[dict[str, st
 
 
 def packages_pins(root: str, family: str | None, packages: Iterable[packages_Package]) -> list[observer_Facts]:
-    known = packages_driver_packages(packages)
-    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in sorted(known) if package.held]
+    known = packages_parts(packages)
+    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in known if package.held]
     for directory, pattern, told in packages__DNF if family == "rhel" else packages__APT:
         for file in sysfs_listing(root, directory):
             if re.fullmatch(pattern, file):
@@ -1019,6 +1089,8 @@ packages__DNF = (
     ("etc/dnf/modules.d", ".*nvidia.*\\.module", packages_streams),
 )
 host__SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+host__TRUSTED = re.compile("MokListRT[0-9]*-605dab50-e046-4300-abb6-3dd810dd8b23|db-d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+host__DKMS_KEY, host__UBUNTU_KEY = ("/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der")
 host__FAMILIES = {"debian": "debian", "ubuntu": "debian", "rhel": "rhel", "fedora": "rhel", "centos": "rhel"}
 host__MODULE = re.compile("nvidia(-current|-tesla(-\\d+)?|-legacy-\\d+xx)?(-open)?\\.ko(\\.(xz|zst|gz))?")
 host__PLACES = ("updates", "extra", "weak-updates", "kernel/nvidia*", "kernel/drivers/video")
@@ -1027,15 +1099,20 @@ host__UNITS = {
     "nvidia-fabricmanager.service": "nvidia-fabric-?manager(-\\d+)?",
     "nvidia-persistenced.service": "nvidia-persistenced|nvidia-compute-utils(-\\d+(-server)?)?",
 }
+host__AT_BOOT = ("enabled", "static", "alias", "indirect", "generated")
 
 
 def host_facts(root: str) -> observer_Facts:
     system = os.uname()
+    following = host_next_kernel(root)
+    told = host_distribution(sysfs_read(root, "etc/os-release") or sysfs_read(root, "usr/lib/os-release") or "")
     return {
-        "os": host_distribution(sysfs_read(root, "etc/os-release") or sysfs_read(root, "usr/lib/os-release") or ""),
+        "os": told,
         "architecture": system.machine,
-        "kernel": {"running": system.release, "next": host_next_kernel(root)},
+        "kernel": {"running": system.release, "next": following, "headers": host_headers(root, (system.release, following))},
         "secure_boot": host_secure_boot(root),
+        "dkms_key": host_dkms_key(root, told["id"]),
+        "vgpu": sysfs_module_loaded(root, "nvidia_vgpu_vfio"),
         "virtualization": host__virtualization(),
         "nouveau_loaded": sysfs_module_loaded(root, "nouveau"),
         "nova_core_loaded": sysfs_module_loaded(root, "nova_core"),
@@ -1070,6 +1147,44 @@ def host_secure_boot(root: str) -> bool | None:
     except OSError:
         return None
     return variable[4] == 1 if len(variable) == 5 else None
+
+
+def host_headers(root: str, kernels: Iterable[str | None]) -> list[str]:
+    found = []
+    for kernel in filter(None, dict.fromkeys(kernels)):
+        tree = os.path.join(root, "lib/modules", kernel, "build")
+        with contextlib.suppress(OSError):
+            tree = os.path.join(root, os.readlink(tree).lstrip("/")) if os.readlink(tree)[:1] == "/" else tree
+        if os.path.exists(os.path.join(tree, "Makefile")):
+            found.append(kernel)
+    return found
+
+
+def host_dkms_key(root: str, distribution_id: str | None) -> observer_Facts | None:
+    settings = [os.path.join("etc/dkms/framework.conf.d", name) for name in sysfs_listing(root, "etc/dkms/framework.conf.d")]
+    text = "\n".join((sysfs_read(root, name) or "" for name in ("etc/dkms/framework.conf", *settings)))
+    named = re.findall("(?m)^[ \\t]*mok_certificate=[\"']?(/[^\"'\\s$]+)", text)[-1:]
+    usual = (host__UBUNTU_KEY, host__DKMS_KEY) if distribution_id == "ubuntu" else (host__DKMS_KEY, host__UBUNTU_KEY)
+    for path in named or usual:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                with open(os.path.join(root, path.lstrip("/")), "rb") as file:
+                    certificate = file.read(65536)
+            except PermissionError:
+                certificate = b""
+            return {"path": path, "enrolled": host__trusted(root, certificate) if certificate else None}
+    return None
+
+
+def host__trusted(root: str, certificate: bytes) -> bool | None:
+    place = os.path.join(root, "sys/firmware/efi/efivars")
+    paths = [os.path.join(place, name) for name in sysfs_listing(place) if host__TRUSTED.fullmatch(name)]
+    try:
+        with contextlib.ExitStack() as files:
+            lists = [files.enter_context(open(path, "rb")).read() for path in paths]
+    except OSError:
+        return None
+    return any((certificate in content for content in lists)) if lists else None
 
 
 def host__virtualization() -> str | None:
@@ -1197,7 +1312,7 @@ def host_ask_units(timeout: float) -> Callable[[], dict[str, observer_Facts]]:
     program = command_find("systemctl")
     with contextlib.suppress(command_CannotStart):
         if program:
-            running = command_start([program, "show", "--property=Id,LoadState,ActiveState", *host__UNITS], timeout)
+            running = command_start([program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *host__UNITS], timeout)
             return lambda: host_parse_units(running.result().out)
     return dict
 
@@ -1216,7 +1331,8 @@ def host_services(
         state = units.get(unit, {})
         installed = version is not None or state.get("LoadState") == "loaded"
         running = state.get("ActiveState") == "active" if units else None
-        found.append((packages_upstream(version or ""), {"installed": installed, "running": running}))
+        enabled = state.get("UnitFileState") in host__AT_BOOT if units else None
+        found.append((packages_upstream(version or ""), {"installed": installed, "running": running, "enabled": enabled}))
     (version, manager), (_version, persistenced) = found
     same = version == driver_version if version and driver_version else None
     return ({**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced)
@@ -1248,6 +1364,47 @@ def host_reboot(
     reasons += [f"{gpu['bound_driver']} holds the GPU at {gpu['pci_address']}; NVIDIA's driver gets it at the next boot." for gpu in others]
     known = reasons or following or len(versions) == 2 or (family == "debian" and os.path.isdir(os.path.join(root, "run")))
     return (bool(reasons) if known else None, reasons)
+
+
+managed_FILES = (
+    "/etc/apt/sources.list.d/difyops-nvidia-driver.sources",
+    "/etc/apt/keyrings/difyops-nvidia-driver.asc",
+    "/etc/apt/preferences.d/difyops-nvidia-driver.pref",
+    "/etc/apt/apt.conf.d/52difyops-nvidia-driver",
+    "/etc/yum.repos.d/difyops-nvidia-driver.repo",
+    "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-nvidia-driver",
+    "/etc/modprobe.d/difyops-nvidia-driver.conf",
+)
+managed_STATE = "/var/lib/difyops/nvidia_driver"
+
+
+def managed_files(root: str) -> sysfs_Facts:
+    found: sysfs_Facts = {}
+    for path in managed_FILES:
+        place = os.path.join(root, path.lstrip("/"))
+        with contextlib.suppress(OSError):
+            mode = os.stat(place).st_mode & 4095
+            content = None
+            with contextlib.suppress(OSError), open(place, "rb") as file:
+                content = file.read()
+            found[path] = {"sha256": None if content is None else hashlib.sha256(content).hexdigest(), "mode": f"{mode:04o}"}
+    return found
+
+
+def managed_journal(root: str) -> sysfs_Facts | None:
+    return managed_document(root, "journal.json")
+
+
+def managed_document(root: str, name: str) -> sysfs_Facts | None:
+    path = f"{managed_STATE}/{name}"
+    try:
+        with open(os.path.join(root, path.lstrip("/")), encoding="utf-8") as file:
+            content: Any = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        return {"error": f"{path} cannot be read: {error}."}
+    return content if isinstance(content, dict) else {"error": f"{path} is no JSON object."}
 
 
 nvml_SOURCE = "nvml"
@@ -1682,6 +1839,7 @@ nvidia__DRIVER_KNOWS = (
     "processes",
 )
 nvidia__OTHER_DRIVERS = {"nouveau", "nova_core", "nova-core"}
+nvidia__DAEMONS = {"nvidia-persiste", "nv-fabricmanage", "nv-hostengine"}
 
 
 def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
@@ -1690,7 +1848,7 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
     warnings: list[observer_Facts] = []
     packages_said = nvidia__ask_packages(root, family)
     units = host_ask_units(timeout_s)
-    modules = host_ask_modules(root, host["kernel"].values(), timeout_s)
+    modules = host_ask_modules(root, (host["kernel"]["running"], host["kernel"]["next"]), timeout_s)
     engine_said = engine_ask(root, timeout_s)
     pci = sysfs_gpus(root)
     loaded = sysfs_loaded_driver(root)
@@ -1727,6 +1885,10 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
             "reboot_reasons": reasons,
             "fabric_manager": fabric_manager,
             "persistenced": persistenced,
+            "users": nvidia__users(root, loaded, gpus, names),
+            "broken": packages_broken(packages_parts(packages)),
+            "managed": managed_files(root),
+            "journal": managed_journal(root),
         },
         "nvml": {
             "source": best.source,
@@ -1786,6 +1948,15 @@ def nvidia__process(root: str, process: observer_Facts, names: dict[str, str]) -
     return {**process, "name": sysfs_read(root, place, "comm"), "container": container}
 
 
+def nvidia__users(
+    root: str, loaded: observer_Facts | None, gpus: Sequence[observer_Facts], names: dict[str, str]
+) -> list[observer_Facts] | None:
+    if loaded is None or os.geteuid() or all((gpu["processes"] is not None for gpu in gpus if gpu["bound_driver"] != "vfio-pci")):
+        return None
+    users = [nvidia__process(root, {"pid": pid}, names) for pid in sysfs_openers(root)]
+    return [user for user in users if user["name"] not in nvidia__DAEMONS]
+
+
 def nvidia__ask_packages(root: str, family: str | None) -> Callable[[], list[packages_Package]]:
     try:
         return packages_ask(root, family)
@@ -1804,9 +1975,11 @@ def nvidia__told(packages_said: Callable[[], list[packages_Package]], warnings: 
     except packages_PackagesUnknown as error:
         warnings.append({"code": "DG114", "message": str(error)})
         return []
-    broken = [package.name for package in packages if package.broken]
+    broken = packages_broken(packages)
     if broken:
-        message = f"The installation of {', '.join(broken)} was not finished; run dpkg --configure -a and read why."
+        names = dict.fromkeys((package["name"] for package in broken))
+        command = "dnf remove --duplicates" if all((package["state"] == "duplicate" for package in broken)) else "dpkg --configure -a"
+        message = f"The installation of {', '.join(names)} was not finished; run {command} and read why."
         warnings.append({"code": "DG113", "message": message})
     return packages
 

@@ -19,12 +19,12 @@ TOOLKIT = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvid
 _TIMEOUT_S = 30.0
 _DPKG = r"${db:Status-Status}\t${Package}\t${Version}\t${Maintainer}\t${db:Status-Want}\t${source:Package}\n"
 _RPM = r"installed\t%{NAME}\t%{VERSION}-%{RELEASE}\t%{VENDOR}\n"
-_PATTERNS = ("*nvidia*", "libcuda1", "cuda-drivers*")
+_PATTERNS = ("*nvidia*", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "libnvsdm*", "nvlsm", "nvlink5*", "cuda-drivers*")
 
 # Which packages tell the driver's version; the surest first. Most metapackages of Ubuntu only lead to another branch.
 _KERNEL = re.compile(
     r"^(nvidia-(\w+-)*kernel-(\w+-)*(dkms|source)|nvidia-dkms(-.+)?|dkms-nvidia(-.+)?|a?kmod-nvidia(-.+)?"
-    r"|nvidia-kernel-source(-.+)?|linux-modules-nvidia-.+)$"
+    r"|nvidia-kernel-source(-.+)?|linux-modules-nvidia-[0-9].+)$"
 )
 _LIBRARY = re.compile(
     r"^(libcuda1|libnvidia-compute(-.+)?|(lib)?nvidia-[\w-]*cuda1|nvidia-driver-cuda-libs|xorg-x11-drv-nvidia-cuda-libs)$"
@@ -32,6 +32,16 @@ _LIBRARY = re.compile(
 _META = re.compile(
     r"^(nvidia-driver(-\d+)?(-server)?(-open)?|nvidia-tesla(-\d+)?-driver|nvidia-legacy-\d+xx-driver"
     r"|nvidia-open(-\d+)?|cuda-drivers(-\d+)?|nvidia-headless-.+|xorg-x11-drv-nvidia)$"
+)
+# All that comes with a driver and has to be of its version, or is used by nothing else. Not what uses a driver: the container
+# toolkit, CUDA, settings, and the libraries for EGL that have versions of their own.
+_PART = re.compile(
+    r"^(?!.*-dev(-|$)|nvidia-driver-(assistant|pinning))"
+    r"(lib(cuda1|cudadebugger1|nvcuvid1|nvoptix1|nvsdm(-.+)?)|libnvidia-(?!container|egl-(wayland|gbm|x)).+|lib(egl|gles|gl1|glx)-nvidia.+"
+    r"|nvidia-(alternative|compute-utils|cuda-mps|driver|egl|fabric-?manager|firmware|headless|imex|kernel|kmod|legacy|libopencl1|libXNVCtrl|modprobe"
+    r"|open|opencl-common|opencl-icd|persistenced|powerd|smi|suspend-common|tesla|utils|vdpau-driver|vulkan)(-.+)?"
+    r"|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-signatures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp"
+    r"|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
 # By the text of maintainer or vendor.
 _ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
@@ -42,7 +52,7 @@ Rule = tuple[str, str, Optional[str]]
 
 
 class Package(NamedTuple):
-    """An installed package: ``broken`` when not fully, ``held`` when dpkg is to keep it."""
+    """An installed package: ``broken`` when not fully, ``held`` when dpkg is to keep it; ``state`` in dpkg's words."""
 
     name: str
     version: str
@@ -50,6 +60,7 @@ class Package(NamedTuple):
     broken: bool
     held: bool = False
     source: str = ""
+    state: str = ""
 
 
 class PackagesUnknown(Exception):  # noqa: N818
@@ -89,7 +100,7 @@ def parse(text: str) -> list[Package]:
     for line in text.splitlines():
         state, name, version, maker, want, source = [*line.split("\t"), "", "", "", "", ""][:6]
         if name and version and state not in ("not-installed", "config-files"):
-            packages.add(Package(name, version, maker, state not in ("installed", "triggers-pending"), want == "hold", source))
+            packages.add(Package(name, version, maker, state not in ("installed", "triggers-pending"), want == "hold", source, state))
     return sorted(packages)
 
 
@@ -105,20 +116,64 @@ def driver_packages(packages: Iterable[Package]) -> list[Package]:
     return [package for pattern in (_KERNEL, _LIBRARY, _META) for package in known if pattern.match(package.name)]
 
 
+def is_kernel(name: str) -> bool:
+    """Say whether a package has kernel modules, or builds them."""
+    return _KERNEL.match(name) is not None
+
+
+def is_part(name: str) -> bool:
+    """Say whether a package belongs to a driver, so that it is pinned, replaced and removed with it."""
+    return any(pattern.match(name) for pattern in (_KERNEL, _LIBRARY, _META, _PART))
+
+
+def parts(packages: Iterable[Package]) -> list[Package]:
+    """Return all packages of the driver, sorted: those that tell its version and those that only come with it."""
+    return sorted(package for package in packages if is_part(package.name))
+
+
+def driver_version(version: str | None) -> str | None:
+    """Return the upstream part of a version that has the form of a driver's; that of prebuilt modules is their kernel's."""
+    found = upstream(version or "") or ""
+    return found if re.fullmatch(r"[0-9]{3}(\.[0-9]{1,3}){1,2}", found) else None
+
+
+def told_version(packages: Iterable[Package], surely: bool = False) -> str | None:
+    """Return the driver's version that packages tell, those that may only lead to another branch not where ``surely``.
+
+    One that is only there to bring a newer branch bears its own, older version.
+    """
+    known = list(packages)
+    for kind in (_KERNEL, _LIBRARY) if surely else (_KERNEL, _LIBRARY, _META):
+        versions = filter(None, (driver_version(package.version) for package in known if kind.match(package.name)))
+        newest = max(versions, key=lambda version: [int(number) for number in version.split(".")], default=None)
+        if newest:
+            return newest
+    return None
+
+
+def broken(packages: Iterable[Package]) -> list[Facts]:
+    """Return the packages that are not fully installed; rpm leaves a second version of one whose upgrade was cut off."""
+    known = sorted(packages)
+    versions: dict[str, set[str]] = {}
+    for package in known:
+        versions.setdefault(package.name, set()).add(package.version)
+    states = [(package, package.state if package.broken else "duplicate" if len(versions[package.name]) > 1 else "") for package in known]
+    return [{"name": package.name, "version": package.version, "state": state} for package, state in states if state or package.broken]
+
+
 def driver(packages: Iterable[Package], pins: Sequence[Facts] = ()) -> Facts | None:
     """Return the installed driver; None when no package carries one. A library alone is no driver."""
-    known = driver_packages(packages)
+    every = list(packages)
+    known = driver_packages(every)
     carriers = next(filter(None, ([package for package in known if kind.match(package.name)] for kind in (_KERNEL, _META))), None)
     if not carriers:
         return None
-    versions = [upstream(package.version) or "" for package in known]
     return {
-        # That of prebuilt modules is the kernel's.
-        "version": next((version for version in versions if re.fullmatch(r"\d{3}(\.\d{1,3}){1,2}", version)), None),
+        "version": told_version(known),
         "flavour": "open" if any("open" in package.name.split("-") for package in carriers) else "proprietary",
         "origin": next((origin for package in known for key, origin in _ORIGINS.items() if key in package.maker.lower()), None),
-        "packages": [{"name": package.name, "version": package.version} for package in sorted(known)],
-        "pinned": pinned(known, pins),
+        "packages": [{"name": package.name, "version": package.version} for package in parts(every)],
+        "pinned": pinned(every, pins),
         "pins": list(pins),
     }
 
@@ -126,7 +181,7 @@ def driver(packages: Iterable[Package], pins: Sequence[Facts] = ()) -> Facts | N
 def pinned(packages: Iterable[Package], pins: Sequence[Facts]) -> bool:
     """Say whether a rule holds each package of the driver at its version."""
     holding = [pin["name"] for pin in pins if re.match(_HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = driver_packages(packages)
+    known = parts(packages)
     return bool(known) and all(any(matches(name, package) for name in holding) for package in known)
 
 
@@ -153,8 +208,8 @@ def toolkit(packages: Iterable[Package]) -> tuple[dict[str, str | None], str | N
 
 def pins(root: str, family: str | None, packages: Iterable[Package]) -> list[Facts]:
     """Return the rules that concern a package of the driver; a file that cannot be read has none."""
-    known = driver_packages(packages)
-    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in sorted(known) if package.held]
+    known = parts(packages)
+    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in known if package.held]
     for directory, pattern, told in _DNF if family == "rhel" else _APT:
         for file in _sysfs.listing(root, directory):
             if re.fullmatch(pattern, file):

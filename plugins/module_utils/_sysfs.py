@@ -8,6 +8,7 @@ This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import Any
@@ -63,6 +64,20 @@ def gpus(root: str) -> list[Facts]:
 def nodes(root: str) -> list[str]:
     """Return the device nodes of the GPUs, sorted by name."""
     return [f"/dev/{name}" for name in listing(root, "dev") if re.fullmatch("nvidia[0-9]+", name)]
+
+
+def openers(root: str) -> list[int]:
+    """Return the processes that have a GPU open, whether the driver can be asked for them or not; an ordinary user sees only his own."""
+    return [pid for pid in sorted(int(name) for name in listing(root, "proc") if name.isdigit()) if _has_gpu_open(root, pid)]
+
+
+def _has_gpu_open(root: str, pid: int) -> bool:
+    directory = os.path.join(root, "proc", str(pid), "fd")
+    for name in listing(directory):
+        with contextlib.suppress(OSError):
+            if re.fullmatch(r"/dev/nvidia([0-9]+|-uvm)", os.readlink(os.path.join(directory, name))):
+                return True
+    return False
 
 
 def module_loaded(root: str, name: str) -> bool:

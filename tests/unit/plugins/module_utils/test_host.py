@@ -78,3 +78,74 @@ def test_the_kernel_that_boots_next(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     assert _host.facts(str(tmp_path))["kernel"]["next"] == "6.8.0-60-generic"
+
+
+def put(root, path, content=b""):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+def test_headers_are_those_whose_build_tree_is_there(tmp_path):
+    put(tmp_path, "usr/src/linux-headers-6.8.0-50-generic/Makefile")
+    put(tmp_path, "lib/modules/6.8.0-50-generic/modules.dep")
+    (tmp_path / "lib/modules/6.8.0-50-generic/build").symlink_to("/usr/src/linux-headers-6.8.0-50-generic")
+    put(tmp_path, "usr/src/kernels/5.14/Makefile")
+    put(tmp_path, "lib/modules/5.14/modules.dep")
+    (tmp_path / "lib/modules/5.14/build").symlink_to("../../../usr/src/kernels/5.14")
+    (tmp_path / "lib/modules/6.8.0-51-generic").mkdir()
+    (tmp_path / "lib/modules/6.8.0-51-generic/build").symlink_to("/usr/src/linux-headers-6.8.0-51-generic")
+    kernels = ("6.8.0-50-generic", "6.8.0-51-generic", None, "5.14", "5.14", "4.18")
+    assert _host.headers(str(tmp_path), kernels) == ["6.8.0-50-generic", "5.14"]
+
+
+CERTIFICATE = bytes(range(256)) * 3
+VARIABLES = "sys/firmware/efi/efivars"
+MOK = f"{VARIABLES}/MokListRT-605dab50-e046-4300-abb6-3dd810dd8b23"
+DATABASE = f"{VARIABLES}/db-d719b2cb-3d3a-4596-a3bc-dad00e67656f"
+
+
+@pytest.mark.parametrize(
+    ("variables", "enrolled"),
+    [
+        ({MOK: b"\x06\0\0\0 header" + CERTIFICATE + b"end"}, True),
+        ({MOK: b"\x06\0\0\0 header", MOK.replace("RT-", "RT1-"): CERTIFICATE}, True),
+        ({MOK: CERTIFICATE[:-1]}, False),
+        ({DATABASE: b"\x06\0\0\0" + CERTIFICATE}, True),
+        ({DATABASE: b"\x06\0\0\0"}, False),
+        ({MOK.replace("RT-", "RTX-"): CERTIFICATE}, None),
+        ({}, None),
+    ],
+)
+def test_whether_the_key_of_dkms_is_enrolled(tmp_path, variables, enrolled):
+    assert _host.dkms_key(str(tmp_path), "debian") is None
+    put(tmp_path, "var/lib/dkms/mok.pub", CERTIFICATE)
+    for path, content in variables.items():
+        put(tmp_path, path, content)
+    assert _host.dkms_key(str(tmp_path), "debian") == {"path": "/var/lib/dkms/mok.pub", "enrolled": enrolled}
+
+
+def test_a_list_of_keys_that_cannot_be_read(tmp_path):
+    put(tmp_path, "var/lib/dkms/mok.pub", CERTIFICATE)
+    (tmp_path / MOK).mkdir(parents=True)
+    assert _host.dkms_key(str(tmp_path), None) == {"path": "/var/lib/dkms/mok.pub", "enrolled": None}
+
+
+def test_which_key_dkms_signs_with(tmp_path):
+    put(tmp_path, "var/lib/dkms/mok.pub", b"dkms")
+    put(tmp_path, "var/lib/shim-signed/mok/MOK.der", b"shim")
+    put(tmp_path, "srv/site.der", b"site")
+    put(tmp_path, MOK, b"a shim b")
+    assert _host.dkms_key(str(tmp_path), "debian") == {"path": "/var/lib/dkms/mok.pub", "enrolled": False}
+    assert _host.dkms_key(str(tmp_path), "ubuntu") == {"path": "/var/lib/shim-signed/mok/MOK.der", "enrolled": True}
+    put(tmp_path, "etc/dkms/framework.conf", b'# mok_certificate=/x\nmok_certificate="/srv/other.der"\n')
+    put(tmp_path, "etc/dkms/framework.conf.d/site.conf", b"mok_certificate=/srv/site.der\n")
+    assert _host.dkms_key(str(tmp_path), "ubuntu") == {"path": "/srv/site.der", "enrolled": False}
+    (tmp_path / "srv/site.der").unlink()
+    assert _host.dkms_key(str(tmp_path), "ubuntu") is None
+
+
+def test_the_host_driver_of_virtual_gpus(tmp_path):
+    assert _host.facts(str(tmp_path))["vgpu"] is False
+    (tmp_path / "sys/module/nvidia_vgpu_vfio").mkdir(parents=True)
+    assert _host.facts(str(tmp_path))["vgpu"] is True

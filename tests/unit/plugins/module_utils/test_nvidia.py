@@ -44,10 +44,13 @@ GOOD = Observation("nvml", ok=True, driver_version="535.247.01", cuda_version="1
 DRIVER_TEXT = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.247.01  Tue Apr  1 10:05:48 UTC 2025\n"
 CONTRACT = {
     "": {"schema", "host", "gpus", "driver", "nvml", "toolkit", "engine", "warnings"},
-    "host": {"os", "architecture", "kernel", "secure_boot", "virtualization", "nouveau_loaded", "nova_core_loaded", "nvswitches"},
+    "host": {
+        "os", "architecture", "kernel", "secure_boot", "dkms_key", "vgpu", "virtualization", "nouveau_loaded",
+        "nova_core_loaded", "nvswitches",
+    },
     "driver": {
         "loaded", "installed", "cuda_version", "branch", "mismatch", "modules", "next_kernel_has_module", "reboot_required",
-        "reboot_reasons", "fabric_manager", "persistenced",
+        "reboot_reasons", "fabric_manager", "persistenced", "users", "broken", "managed", "journal",
     },
     "nvml": {"source", "error", "attempts"},
     "toolkit": {"packages", "version", "lockstep", "mode", "cdi"},
@@ -292,7 +295,45 @@ def test_packages_that_nobody_knows_or_that_are_broken(host):
     host.packages([Package("nvidia-dkms-580", "580.178.04-0ubuntu1", "Ubuntu", broken=True)])
     [warning] = host.gather()["warnings"]
     assert warning["code"] == "DG113"
-    assert "nvidia-dkms-580" in warning["message"]
+    assert warning["message"] == "The installation of nvidia-dkms-580 was not finished; run dpkg --configure -a and read why."
+    host.packages([Package("nvidia-open", f"{version}-1.el9", "NVIDIA", broken=False) for version in ("580.95.05", "580.105.08")])
+    facts = host.gather()
+    assert facts["warnings"][0]["message"].endswith("was not finished; run dnf remove --duplicates and read why.")
+    assert facts["driver"]["broken"] == [
+        {"name": "nvidia-open", "version": f"{version}-1.el9", "state": "duplicate"} for version in ("580.105.08", "580.95.05")
+    ]
+
+
+def test_who_has_a_gpu_open_under_a_mismatch(host, monkeypatch):
+    monkeypatch.setattr(_nvidia.os, "geteuid", lambda: 0)
+    host.gpu("nvidia")
+    host.load()
+    opened = (("python3", "nvidia0"), ("nvidia-persiste", "nvidia0"), ("sh", "null"), ("train", "nvidia-uvm"))
+    for pid, (name, node) in enumerate(opened, 41):
+        (host.root / f"proc/{pid}/fd").mkdir(parents=True)
+        (host.root / f"proc/{pid}/comm").write_text(f"{name}\n")
+        (host.root / f"proc/{pid}/fd/3").symlink_to(f"/dev/{node}")
+    host.answers(Observation("nvml", ok=True, gpus={A10: {**GPU, "processes": []}}))
+    assert host.gather()["driver"]["users"] is None, "the driver tells them itself"
+    host.answers(failing("nvml", 18), Observation("sysfs", ok=True))
+    users = host.gather()["driver"]["users"]
+    assert users == [{"pid": 41, "name": "python3", "container": None}, {"pid": 44, "name": "train", "container": None}]
+    monkeypatch.setattr(_nvidia.os, "geteuid", lambda: 1000)
+    assert host.gather()["driver"]["users"] is None, "an ordinary user sees his own processes only"
+
+
+def test_what_an_interrupted_run_left(host):
+    state = host.root / "var/lib/difyops/nvidia_driver"
+    state.mkdir(parents=True)
+    (state / "journal.json").write_text('{"schema": 1, "phase": "packages"}')
+    (host.root / "etc/modprobe.d").mkdir()
+    (host.root / "etc/modprobe.d/difyops-nvidia-driver.conf").write_text("")
+    state = "half-configured"
+    host.packages([Package("nvidia-dkms-580", "580.178.04-0ubuntu1", "Ubuntu", broken=True, state=state), *TOOLKIT])
+    driver = host.gather()["driver"]
+    assert driver["journal"] == {"schema": 1, "phase": "packages"}
+    assert driver["broken"] == [{"name": "nvidia-dkms-580", "version": "580.178.04-0ubuntu1", "state": "half-configured"}]
+    assert list(driver["managed"]) == ["/etc/modprobe.d/difyops-nvidia-driver.conf"]
 
 
 def test_an_engine_that_does_not_answer_and_a_broken_configuration(host):

@@ -32,6 +32,7 @@ def test_driver_and_toolkit_behind_an_answer(case):
     if driver:
         assert driver["packages"] == sorted(driver["packages"], key=lambda package: package["name"])
         assert driver["packages"]
+        assert {package["name"] for package in driver["packages"]} == {package.name for package in _packages.parts(packages)}
     versions, version, lockstep = _packages.toolkit(packages)
     assert list(versions) == list(_packages.TOOLKIT)
     assert (version, lockstep) == ((case["toolkit"] or {}).get("version"), (case["toolkit"] or {}).get("lockstep"))
@@ -102,7 +103,7 @@ words = st.from_regex(r"[a-z0-9][a-z0-9.+-]{0,15}", fullmatch=True)
 
 @given(st.sets(st.tuples(words, words, words, st.booleans(), st.booleans(), words)))
 def test_packages_come_back_as_they_were_written(rows):
-    written = sorted(Package(*row) for row in rows)
+    written = sorted(Package(*row, "unpacked" if row[3] else "installed") for row in rows)
     lines = (
         f"{'unpacked' if p.broken else 'installed'}\t{p.name}\t{p.version}\t{p.maker}\t{'hold' if p.held else 'install'}\t{p.source}\n"
         for p in written
@@ -200,3 +201,73 @@ def test_a_package_manager_that_fails(tmp_path, monkeypatch, script, sentence):
 def test_no_package_manager(tmp_path):
     with pytest.raises(_packages.PackagesUnknown, match="Neither dpkg-query nor rpm"):
         _packages.ask(str(tmp_path), "debian", [str(tmp_path)])()
+
+
+# By whom they are published; what a pin has to hold beside the packages that tell the version.
+PARTS = {
+    "debian": "firmware-nvidia-gsp firmware-nvidia-tesla-535-gsp libcuda1 libcudadebugger1 libegl-nvidia-tesla-470-0 libegl-nvidia0 "
+    "libgl1-nvidia-glvnd-glx libgles-nvidia1 libglx-nvidia0 libnvcuvid1 libnvidia-allocator1 libnvidia-cfg1 libnvidia-eglcore "
+    "libnvidia-encode1 libnvidia-ml1 libnvidia-nvvm4 libnvidia-pkcs11-openssl3 libnvidia-ptxjitcompiler1 libnvidia-tesla-535-cuda1 "
+    "libnvoptix1 nvidia-alternative nvidia-driver nvidia-driver-bin nvidia-driver-libs nvidia-egl-icd nvidia-kernel-common "
+    "nvidia-kernel-dkms nvidia-kernel-support nvidia-legacy-check nvidia-modprobe nvidia-open-kernel-dkms nvidia-opencl-icd "
+    "nvidia-persistenced nvidia-smi nvidia-suspend-common nvidia-tesla-535-driver nvidia-tesla-535-kernel-dkms nvidia-tesla-535-smi "
+    "nvidia-vdpau-driver nvidia-vulkan-common xserver-xorg-video-nvidia xserver-xorg-video-nvidia-tesla-535",
+    "ubuntu": "libnvidia-cfg1-580-server libnvidia-common-580-server libnvidia-compute-580-server libnvidia-decode-580 "
+    "libnvidia-encode-580 libnvidia-extra-580 libnvidia-fbc1-580 libnvidia-gl-580 linux-modules-nvidia-580-server-open-6.8.0-50-generic "
+    "linux-modules-nvidia-580-server-open-generic linux-objects-nvidia-580-6.8.0-50-generic linux-signatures-nvidia-6.8.0-50-generic "
+    "nvidia-compute-utils-580-server nvidia-dkms-580-server-open nvidia-driver-580-server-open nvidia-firmware-580-server-580.95.05 "
+    "nvidia-headless-580-server-open nvidia-headless-no-dkms-580-server-open nvidia-kernel-common-580-server "
+    "nvidia-kernel-source-580-server-open nvidia-utils-580-server xserver-xorg-video-nvidia-580 nvidia-fabricmanager-580",
+    "nvidia deb": "cuda-drivers cuda-drivers-580 cuda-drivers-fabricmanager-580 libnvidia-compute libnvidia-gpucomp libnvidia-nscq "
+    "libnvsdm nvidia-dkms-open nvidia-driver-open nvidia-fabricmanager nvidia-firmware nvidia-imex nvidia-kernel-source-open "
+    "nvidia-open nvidia-open-580 nvlink5 nvlink5-580 nvlsm",
+    "nvidia rpm": "kmod-nvidia-latest-dkms kmod-nvidia-open-dkms libnvidia-cfg libnvidia-fbc libnvidia-gpucomp libnvidia-ml nvidia-driver "
+    "nvidia-driver-cuda nvidia-driver-cuda-libs nvidia-driver-libs nvidia-driver-NVML nvidia-driver-devel nvidia-fabric-manager "
+    "nvidia-kmod-common nvidia-libXNVCtrl nvidia-modprobe nvidia-open nvidia-persistenced xorg-x11-nvidia nvidia-imex",
+}
+NO_PARTS = (
+    "libnvidia-container1 libnvidia-container-tools nvidia-container-toolkit nvidia-container-toolkit-base nvidia-container-runtime "
+    "nvidia-docker2 nvidia-settings nvidia-xconfig nvidia-prime nvidia-detect nvidia-support nvidia-installer-cleanup "
+    "nvidia-cuda-toolkit nvidia-cuda-dev nvidia-cudnn nvidia-profiler nvidia-opencl-dev nvidia-openjdk-8-jre libnvidia-ml-dev "
+    "libnvidia-egl-wayland1 libnvidia-egl-gbm1 libnvidia-egl-xcb1 firmware-nvidia-graphics nvidia-gpu-firmware glx-alternative-nvidia "
+    "nvidia-driver-assistant nvidia-driver-pinning-580 nvidia-driver-pinning-580.95.05 linux-modules-nvidia-fs-6.8.0-50-generic "
+    "nvidia-fs-dkms nvidia-gds nvidia-vaapi-driver boinc-client-nvidia-cuda primus-nvidia libcudart11.0 cuda-toolkit-12-6 cuda-compat-12-6 "
+    "nvidia-fabricmanager-dev-580 dnf-plugin-nvidia bash"
+)
+
+
+@pytest.mark.parametrize("maker", PARTS)
+def test_what_belongs_to_a_driver(maker):
+    assert [name for name in PARTS[maker].split() if not _packages.is_part(name)] == []
+
+
+def test_what_does_not_belong_to_a_driver():
+    assert [name for name in NO_PARTS.split() if _packages.is_part(name)] == []
+
+
+def test_the_fabric_manager_is_a_part_and_tells_no_version():
+    driver = _packages.driver([Package(name, version, "NVIDIA", broken=False) for name, version in FABRIC])
+    assert driver["version"] == "580.95.05"
+    assert [package["name"] for package in driver["packages"]] == ["nvidia-dkms-open", "nvidia-fabricmanager"]
+    assert _packages.driver([Package(*FABRIC[0], "NVIDIA", broken=False)]) is None
+
+
+FABRIC = [("nvidia-fabricmanager", "580.105.08-1"), ("nvidia-dkms-open", "580.95.05-1"), ("nvidia-settings", "595.1.2-1")]
+
+
+@pytest.mark.parametrize(
+    ("version", "driver"),
+    [("580.95.05-1.el9", "580.95.05"), ("3:580.95.05-1.el9", "580.95.05"), ("6.8.0-60.63+1", None), ("20220217+3", None), (None, None)],
+)
+def test_versions_of_drivers(version, driver):
+    assert _packages.driver_version(version) == driver
+
+
+@given(st.lists(st.tuples(words, words, st.booleans()), max_size=6))
+def test_broken_packages_are_those_that_say_so_and_those_that_are_there_twice(rows):
+    packages = [Package(name, version, "", broken, state="unpacked" * broken) for name, version, broken in set(rows)]
+    told = _packages.broken(packages)
+    assert {package.name for package in packages if package.broken} <= {entry["name"] for entry in told}
+    for entry in told:
+        versions = {package.version for package in packages if package.name == entry["name"]}
+        assert (entry["state"] == "unpacked") or (entry["state"] == "duplicate" and len(versions) > 1)

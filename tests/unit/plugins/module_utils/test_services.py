@@ -16,10 +16,10 @@ FABRIC_MANAGER, PERSISTENCED = _host._UNITS
 def systemd(monkeypatch, directory, **units):
     """Put a systemctl in front that says of each unit what it is told to, in the form of the genuine one."""
     blocks = [
-        f"Id={name}\nLoadState={load}\nActiveState={active}\n"
-        for name, (load, active) in {
-            FABRIC_MANAGER: units.get("manager", ("not-found", "inactive")),
-            PERSISTENCED: units.get("persistenced", ("not-found", "inactive")),
+        f"Id={name}\nLoadState={load}\nActiveState={active}\nUnitFileState={state}\n"
+        for name, (load, active, state) in {
+            FABRIC_MANAGER: units.get("manager", ("not-found", "inactive", "")),
+            PERSISTENCED: units.get("persistenced", ("not-found", "inactive", "")),
         }.items()
     ]
     program = directory / "systemctl"
@@ -34,11 +34,11 @@ def package(name, version="535.247.01-1"):
 
 
 def test_a_fabric_manager_of_the_drivers_version(monkeypatch, tmp_path):
-    systemd(monkeypatch, tmp_path, manager=("loaded", "active"), persistenced=("loaded", "inactive"))
+    systemd(monkeypatch, tmp_path, manager=("loaded", "active", "enabled"), persistenced=("loaded", "inactive", "disabled"))
     packages = [package("nvidia-fabricmanager-535", "535.247.01-0ubuntu0.22.04.1"), package("nvidia-compute-utils-535-server")]
     manager, persistenced = _host.services(packages, "535.247.01", 6, _host.ask_units(5.0)())
-    assert manager == {"installed": True, "version": "535.247.01", "running": True, "matches_driver": True, "needed": True}
-    assert persistenced == {"installed": True, "running": False}
+    assert manager == {"installed": True, "version": "535.247.01", "running": True, "enabled": True, "matches_driver": True, "needed": True}
+    assert persistenced == {"installed": True, "running": False, "enabled": False}
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
@@ -62,10 +62,20 @@ def test_packages_of_the_fabric_manager(monkeypatch, tmp_path, name):
 
 
 def test_a_service_without_a_package(monkeypatch, tmp_path):
-    systemd(monkeypatch, tmp_path, persistenced=("loaded", "active"))
+    systemd(monkeypatch, tmp_path, persistenced=("loaded", "active", "static"))
     manager, persistenced = _host.services([], "535.247.01", 0, _host.ask_units(5.0)())
-    assert manager == {"installed": False, "version": None, "running": False, "matches_driver": None, "needed": False}
-    assert persistenced == {"installed": True, "running": True}
+    nothing = {"installed": False, "running": False, "enabled": False}
+    assert manager == {**nothing, "version": None, "matches_driver": None, "needed": False}
+    assert persistenced == {"installed": True, "running": True, "enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("state", "enabled"),
+    [("enabled", True), ("static", True), ("indirect", True), *((name, False) for name in ("enabled-runtime", "masked", "disabled", ""))],
+)
+def test_what_starts_at_boot(monkeypatch, tmp_path, state, enabled):
+    systemd(monkeypatch, tmp_path, persistenced=("loaded", "active", state))
+    assert _host.services([], None, 0, _host.ask_units(5.0)())[1]["enabled"] is enabled
 
 
 @pytest.mark.parametrize("script", ["echo no bus >&2; exit 1", "sleep 60"])
@@ -74,13 +84,13 @@ def test_where_systemd_does_not_answer(monkeypatch, tmp_path, script):
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     manager, persistenced = _host.services([package("nvidia-persistenced")], None, 0, _host.ask_units(0.5)())
-    assert (manager["installed"], manager["running"]) == (False, None)
-    assert persistenced == {"installed": True, "running": None}
+    assert (manager["installed"], manager["running"], manager["enabled"]) == (False, None, None)
+    assert persistenced == {"installed": True, "running": None, "enabled": None}
 
 
 def test_without_systemd(monkeypatch):
     monkeypatch.setattr(_host._command, "find", lambda name: None)
-    assert _host.services([], None, 0, _host.ask_units(0.5)())[1] == {"installed": False, "running": None}
+    assert _host.services([], None, 0, _host.ask_units(0.5)())[1] == {"installed": False, "running": None, "enabled": None}
 
 
 @given(st.text())

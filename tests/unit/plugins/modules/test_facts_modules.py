@@ -89,3 +89,29 @@ def test_the_documentation_names_what_is_returned(tmp_path, name):
     beside = Path(module.__file__).with_suffix(".yml")
     returned = yaml.safe_load(beside.read_text())["RETURN"] if beside.exists() else yaml.safe_load(module.RETURN)
     documented(returned["ansible_facts"]["contains"], run(name, tmp_path)["ansible_facts"])
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_nvidia_packages_info_changes_nothing(tmp_path, check):
+    yaml = pytest.importorskip("yaml")
+    result = run("nvidia_packages_info", tmp_path, check, branch="580", alternatives=[["nvidia-never-heard-of"]], also={"x": ["y"]})
+    assert result["changed"] is False
+    assert (result["packages"]["choice"], result["packages"]["also"]) == (None, {"x": None})
+    assert result["packages"]["error"]
+    module = importlib.import_module(f"{MODULES}.nvidia_packages_info")
+    documented(yaml.safe_load(module.RETURN)["packages"]["contains"], result["packages"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"branch": "580", "timeout": 0}, "timeout has to be at least 1 second, not 0."),
+        ({"branch": "new"}, "branch has to be three digits, such as '580', not 'new'."),
+        ({"branch": "580", "alternatives": [["-oDebug=1"]]}, "'-oDebug=1' is no name of a package."),
+        ({}, "branch or version is needed to look for a driver."),
+    ],
+)
+def test_nvidia_packages_info_refuses(tmp_path, options, message):
+    result = run("nvidia_packages_info", tmp_path, **options)
+    assert result["failed"]
+    assert result["msg"] == message
