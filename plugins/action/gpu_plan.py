@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import json
@@ -17,9 +18,12 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _catalog,
-    _driver,
+    _document,
+    _driver_notices,
+    _driver_work,
     _findings,
     _fleet,
+    _host,
     _options,
     _planner,
     _recipe,
@@ -30,15 +34,15 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "nvidia": {"type": "dict"},
     "dify": {"type": "dict"},
-    "scope": {"type": "str", "default": "host", "choices": ["host", "fleet"]},
+    "scope": {"type": "str", "default": "host", "choices": ["host", "driver", "fleet"]},
     "hosts": {"type": "list", "elements": "str"},
     "missing": {"type": "str", "default": _fleet.BLOCK, "choices": list(_fleet.MISSING)},
     "gpus_of": {"type": "dict"},
     "fleet": {"type": "dict"},
     "apply": {"type": "list", "elements": "str", "choices": list(_planner.PARTS), "default": list(_planner.PARTS)},
-    "driver_policy": {"type": "str", "default": _driver.INSTALL, "choices": list(_driver.POLICIES)},
-    "driver_branch": {"type": "str", "default": _driver.AUTO},
-    "driver_version": {"type": "str", "default": ""},
+    "driver": {"type": "dict", "default": {}},
+    "packages": {"type": "dict"},
+    "repository_key": {"type": "str", "default": ""},
     "gpus": {"type": "list", "elements": "str", "default": []},
     "variant": {"type": "str", "default": ""},
     "force": {"type": "bool", "default": False},
@@ -87,6 +91,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             fleet = decide_fleet(options, variables)
             result.update(changed=False, fleet=fleet, ansible_facts={"gpu_fleet": fleet}, _ansible_verbose_override=True)
             return result
+        if options["scope"] == "driver":
+            driver = plan_driver(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
+            result.update(changed=False, driver=driver, ansible_facts={"gpu_driver": driver})
+            return result
         plan = make_plan(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
         # A verdict proves an earlier plan. Where facts are cached, it would pass for that of a run that was cut short after this plan.
         result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan, "gpu_verdict": {}})
@@ -95,10 +103,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def make_plan(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Return the plan of a host for the checked options of one task. Raises AnsibleActionFail."""
-    if options["hosts"] is not None:
-        raise AnsibleActionFail("gpu_plan: hosts is for scope fleet only; this task plans the host that it runs for.")
-    if options["gpus_of"] is not None:
-        raise AnsibleActionFail("gpu_plan: gpus_of is for scope fleet only; the GPUs of the host that this task plans are in gpus.")
+    _refuse_fleet(options)
+    _refuse_driver(options)
     nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
     # Empty as an option means not looked at yet. Empty as a fact is no observation either, and nobody said so.
     dify = options["dify"] if options["dify"] is not None else facts.get("dify") or None
@@ -106,11 +112,50 @@ def make_plan(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -
         return _planner.make_plan(_plain(nvidia), _plain(dify), _catalog_of(options), _wishes(options, host))
 
 
+def plan_driver(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the driver's part of a host's plan in full, the document ``gpu_driver``. Raises AnsibleActionFail."""
+    _refuse_fleet(options)
+    nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
+    with _one_sentence():
+        wishes = _wishes({**options, "apply": ["driver"]}, host)
+        observed = _host.read(_plain(nvidia))
+        decision = _planner.driver_of(observed, wishes)
+        key = _key(options["repository_key"])
+        document = _driver_work.make(observed, decision, wishes.driver, options["packages"] or None, wishes.today, key)
+    notices = _driver_notices.of_driver(observed, decision, wishes.driver, wishes.today)
+    told = {_document.text(note, "code") for note in document["warnings"]}
+    return {**document, "host": host, "warnings": [*(note for note in notices if note["code"] not in told), *document["warnings"]]}
+
+
+def _key(text: str) -> bytes | None:
+    """Return the bytes of a repository's key file that the role has fetched, None before it has."""
+    if not text:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise AnsibleActionFail("gpu_plan: repository_key must be the content of a key file in base64.") from None
+
+
+def _refuse_fleet(options: Mapping[str, Any]) -> None:
+    if options["hosts"] is not None:
+        raise AnsibleActionFail("gpu_plan: hosts is for scope fleet only; this task plans the host that it runs for.")
+    if options["gpus_of"] is not None:
+        raise AnsibleActionFail("gpu_plan: gpus_of is for scope fleet only; the GPUs of the host that this task plans are in gpus.")
+
+
+def _refuse_driver(options: Mapping[str, Any]) -> None:
+    for name in ("packages", "repository_key"):
+        if options[name]:
+            raise AnsibleActionFail(f"gpu_plan: {name} is for scope driver only, which plans the packages of a driver.")
+
+
 def decide_fleet(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the decision over the hosts of the play, or those that are named. Raises AnsibleActionFail."""
     for name in ("nvidia", "dify", "fleet"):
         if options[name] is not None:
             raise AnsibleActionFail(f"gpu_plan: {name} is for scope host only; a fleet is decided by the facts of its hosts.")
+    _refuse_driver(options)
     hostvars = variables.get("hostvars") or {}
     hosts = options["hosts"] if options["hosts"] is not None else list(variables.get("ansible_play_hosts_all") or [])
     unknown = [host for host in hosts if host not in hostvars]
@@ -165,7 +210,7 @@ def _check_forms(given: Mapping[str, Any]) -> None:
         if ARGUMENT_SPEC.get(name, {}).get("type") == "dict" and not isinstance(value, Mapping):
             shown = _findings.option(name) if name == "environment" else name
             raise AnsibleActionFail(f"gpu_plan: {shown} must be a dictionary; found {_catalog.kind(value)}.")
-        if name in ("min_cuda", "max_cuda", "driver_version") and isinstance(value, float):
+        if name in ("min_cuda", "max_cuda") and isinstance(value, float):
             # 12.10 is 12.1 by now, and nobody can tell.
             raise AnsibleActionFail(f"gpu_plan: {_findings.option(name)} must be quoted in YAML, since it is no number; found {value}.")
 

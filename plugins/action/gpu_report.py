@@ -16,10 +16,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _report, _report_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_text, _report, _report_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit"], "required": True},
+    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit", "driver", "driver_outcome"], "required": True},
     "hosts": {"type": "list", "elements": "str"},
     "path": {"type": "path"},
 }
@@ -30,6 +30,9 @@ _COLORS = {
     "checked": "cyan",
     "observed": "cyan",
     "unproven": "yellow",
+    "unchanged": "green",
+    "changed": "green",
+    "reboot_required": "yellow",
 }
 
 
@@ -50,6 +53,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = {host: _known(variables["hostvars"], host) for host in hosts}
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         in_play = _in_play(variables)
+        if options["show"] in ("driver", "driver_outcome"):
+            told = {host: _outcome_of_driver(variables["hostvars"], host, options["show"]) for host in hosts}
+            records = [_driver_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
+            plan = options["show"] == "driver"
+            text = _driver_text.render_plan(records, check) if plan else _driver_text.render_outcome(records, check, _paint)
+            return _reported(result, options["path"], records, text, _driver_text.summarize(records))
         audit = options["show"] == "audit"
         records = []
         for host, (facts, outcome, others) in known.items():
@@ -64,18 +73,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             text = _report_text.render_plan(plans, check)
         else:
             text = _report_text.render_verdict(records, check, _paint)
-        Display().display(f"\n{text}\n")
-        if options["path"]:
-            _write(options["path"], records)
-        result.update(
-            changed=False,
-            records=records,
-            summary=_report.summarize(records),
-            failed_hosts=_report.failed_hosts(records),
-            # With -v the records of a large fleet would bury the report itself.
-            _ansible_verbose_override=True,
-        )
-        return result
+        return _reported(result, options["path"], records, text, _report.summarize(records))
+
+
+def _reported(
+    result: dict[str, Any], path: str | None, records: Sequence[Mapping[str, Any]], text: str, summary: dict[str, int]
+) -> dict[str, Any]:
+    """Print a report, write its records where that is wanted, and return the result with them. Raises AnsibleActionFail."""
+    Display().display(f"\n{text}\n")
+    if path:
+        _write(path, records)
+    result.update(
+        changed=False,
+        records=records,
+        summary=summary,
+        failed_hosts=_report.failed_hosts(records),
+        # With -v the records of a large fleet would bury the report itself.
+        _ansible_verbose_override=True,
+    )
+    return result
 
 
 def _paint(text: str, result: str) -> str:
@@ -106,13 +122,21 @@ def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict
     """Return a host's facts, as far as they are reported, its outcome, and the verdicts on its other containers."""
     variables = hostvars[host]
     facts = variables.get("ansible_facts") or {}
-    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet")
+    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet", "gpu_driver")
     outcome, others = _plain(host, variables.get("dify_outcome")), _plain(host, variables.get("gpu_audit_verdicts"))
     return (
         {key: _plain(host, facts[key]) for key in keys if isinstance(facts.get(key), Mapping)},
         outcome if isinstance(outcome, dict) else None,
         others if isinstance(others, list) else [],
     )
+
+
+def _outcome_of_driver(hostvars: Mapping[str, Any], host: str, show: str) -> dict[str, Any] | None:
+    """Return what became of a host's driver. Of a host that has a plan, the plan is what is shown of it as long as it is one of plans."""
+    outcome = _plain(host, hostvars[host].get("driver_outcome"))
+    if not isinstance(outcome, dict):
+        return None
+    return outcome if show == "driver_outcome" or outcome.get("status") in ("failed", "unreachable") else None
 
 
 def _fleet(known: Mapping[str, tuple[dict[str, Any], Any, Any]]) -> dict[str, Any] | None:

@@ -58,11 +58,13 @@ options:
   scope:
     description:
       - With V(host), plan the host that the task runs for.
+      - With V(driver), plan the driver of that host alone and in full, as the role C(nvidia_driver) brings it, with packages, repositories,
+        pins, files, services, who uses the GPUs, and how the driver gets into the kernel. C(driver) counts as applied then.
       - With V(fleet), decide which one variant all GPU hosts among O(hosts) can run, and who holds the fleet back from a better one. Run
         it once (C(run_once)), after the hosts were observed or with cached facts; the result is RV(fleet). The other options are taken
         from the host that the task runs for, and O(gpus_of) tells what the hosts have of their own.
     type: str
-    choices: [host, fleet]
+    choices: [host, driver, fleet]
     default: host
   hosts:
     description:
@@ -98,25 +100,171 @@ options:
     elements: str
     choices: [driver, engine, toolkit, image, dify]
     default: [driver, engine, toolkit, image, dify]
-  driver_policy:
+  driver:
     description:
-      - V(keep) touches no driver. V(install) leaves a driver that is there and installs one where there is none. V(upgrade) brings the
-        driver to what O(driver_version) or O(driver_branch) says.
-      - Only counts where C(driver) is in O(apply). Where it is not, V(upgrade) gives a warning on hosts whose driver should be another.
-    type: str
-    choices: [keep, install, upgrade]
-    default: install
-  driver_branch:
+      - What is wanted of drivers. The variable of the role C(nvidia_driver) is C(nvidia_driver_) and the name of the setting.
+      - Only counts where C(driver) is in O(apply). Where it is not, a driver that should be another is a warning.
+    type: dict
+    default: {}
+    suboptions:
+      state:
+        description:
+          - V(present) brings a driver. V(absent) takes it away with all that came with it; no service on the GPU can be brought then.
+            V(unmanaged) leaves everything as it is.
+        type: str
+        choices: [present, absent, unmanaged]
+        default: present
+      policy:
+        description:
+          - V(keep) touches no driver. V(install) leaves a driver that is there and installs one where there is none. V(upgrade) brings the
+            driver to what O(driver.version) or O(driver.branch) says.
+          - V(auto) is V(upgrade) where a version or a branch is named, else V(install).
+        type: str
+        choices: [auto, keep, install, upgrade]
+        default: auto
+      branch:
+        description:
+          - Driver branch such as V(580), of which any version will do.
+          - V(auto) is the newest branch of O(driver.channel) that drives every GPU of the host. It is never a new-feature branch, and
+            nothing goes back to an older branch by it.
+        type: str
+        default: auto
+      version:
+        description:
+          - Exact driver version such as V(580.95.05), quoted.
+          - When empty, O(driver.branch) counts.
+        type: str
+        default: ""
+      channel:
+        description:
+          - Which branches V(auto) chooses from. V(long_term) is the newest one with long-term support, else the newest production branch.
+            V(production) is the newest of both.
+        type: str
+        choices: [long_term, production]
+        default: long_term
+      flavour:
+        description:
+          - Kernel modules, V(open) or V(proprietary). V(auto) keeps those that are there where they drive the GPUs, else takes those that
+            NVIDIA prefers.
+        type: str
+        choices: [auto, open, proprietary]
+        default: auto
+      source:
+        description:
+          - Where packages come from. V(distribution) is the operating system's own repository, V(nvidia) is that of NVIDIA.
+          - V(auto) stays with the source of the installed driver while that has the branch; else the distribution, where it has it.
+        type: str
+        choices: [auto, distribution, nvidia]
+        default: auto
+      repository:
+        description:
+          - A mirror of the source's repository. What is empty is as the collection knows it.
+        type: dict
+        default: {}
+        suboptions:
+          url:
+            description:
+              - Address of the repository, without credentials.
+            type: str
+            default: ""
+          suite:
+            description:
+              - Suite of an apt repository.
+            type: str
+            default: ""
+          components:
+            description:
+              - Components of an apt repository, with spaces in between.
+            type: str
+            default: ""
+          key:
+            description:
+              - URL of the key that signs it, or a file on the controller.
+            type: str
+            default: ""
+          fingerprint:
+            description:
+              - Fingerprint of that key. Another key is refused.
+            type: str
+            default: ""
+      packages:
+        description:
+          - Names of packages that are installed in place of those that the collection chooses.
+        type: list
+        elements: str
+        default: []
+      kernel_modules:
+        description:
+          - V(prebuilt) takes modules that were built for the kernel by the repository, V(dkms) builds them on the host. V(auto) prefers
+            those that are built and signed.
+        type: str
+        choices: [auto, prebuilt, dkms]
+        default: auto
+      kernel_headers:
+        description:
+          - Whether the headers that DKMS needs come with the driver (V(present)) or are somebody else's business (V(unmanaged)).
+        type: str
+        choices: [present, unmanaged]
+        default: present
+      pin:
+        description:
+          - How the driver is kept through upgrades of packages, at its V(version), in its V(branch), or not at all.
+        type: str
+        choices: [version, branch, none]
+        default: version
+      foreign_pins:
+        description:
+          - What becomes of rules of somebody else that keep the driver away. V(refuse) blocks and names them. V(replace) takes holds,
+            version locks and module streams away; files of others are never changed.
+        type: str
+        choices: [refuse, replace]
+        default: refuse
+      persistence:
+        description:
+          - Whether the persistence daemon is to run.
+        type: bool
+        default: true
+      fabric_manager:
+        description:
+          - With V(auto), hosts with NVSwitches get the fabric manager of exactly the driver's version. With V(unmanaged) it is somebody
+            else's business.
+        type: str
+        choices: [auto, unmanaged]
+        default: auto
+      busy:
+        description:
+          - What becomes of a change while a process or a container uses a GPU. V(refuse) blocks and lists them. V(wait) waits until they
+            end. V(drain) stops the containers of O(driver.drain_containers) and starts them again afterwards. Nothing is ever killed.
+        type: str
+        choices: [refuse, wait, drain]
+        default: refuse
+      drain_containers:
+        description:
+          - Names of containers that may be stopped, also with C(*) and C(?).
+        type: list
+        elements: str
+        default: []
+      reload:
+        description:
+          - Whether the kernel modules may be reloaded, V(if_possible), to exchange the driver without a reboot.
+        type: str
+        choices: [never, if_possible]
+        default: never
+      reboot:
+        description:
+          - Whether the host may be rebooted, V(if_needed), to exchange the driver.
+        type: str
+        choices: [never, if_needed]
+        default: never
+  packages:
     description:
-      - Driver branch such as V(580), of which any version will do.
-      - V(auto) is the newest branch with long-term support that drives every GPU of the host, else the newest production branch. It is
-        never a new-feature branch, and nothing goes back to an older branch by it.
-    type: str
-    default: auto
-  driver_version:
+      - For O(scope=driver), the answer of M(difyops.gpu.nvidia_packages_info). Before it was asked, the document says what to ask
+        (C(query)) and is not exact.
+    type: dict
+  repository_key:
     description:
-      - Exact driver version such as V(580.95.05).
-      - When empty, O(driver_branch) counts.
+      - For O(scope=driver), the content of the repository's key file in base64, once the role has fetched it. It is refused where its
+        fingerprint is not the one that is expected.
     type: str
     default: ""
   gpus:
@@ -303,9 +451,18 @@ EXAMPLES = r"""
 
 - name: See what an upgrade of the driver would change
   difyops.gpu.gpu_plan:
-    driver_policy: upgrade
-    driver_branch: "580"
+    driver:
+      branch: "580"
+      reboot: if_needed
+      busy: drain
+      drain_containers: [dify-gpu-*]
     apply: [driver, toolkit]
+
+- name: Plan the driver alone, in full
+  difyops.gpu.gpu_plan:
+    scope: driver
+    driver:
+      version: "580.95.05"
 
 - name: Use two of the GPUs, and leave the others to somebody else
   difyops.gpu.gpu_plan:
@@ -370,7 +527,7 @@ plan:
     parts:
       description:
         - The parts C(driver), C(engine), C(toolkit), C(image) and C(dify), each with C(action), C(from), C(to) and C(reason).
-        - The action is V(none), V(install), V(upgrade), V(configure), V(create), V(update), V(build), V(pull) or V(blocked).
+        - The action is V(none), V(install), V(upgrade), V(remove), V(configure), V(create), V(update), V(build), V(pull) or V(blocked).
         - C(driver) has also C(flavour), that of the kernel modules (V(open) or V(proprietary)).
       type: dict
       returned: always
@@ -407,6 +564,12 @@ plan:
       type: list
       elements: dict
       returned: always
+driver:
+  description:
+    - The driver's part of a host's plan in full. Every key is always there; docs/contracts.md describes each.
+    - Also set as C(ansible_facts['gpu_driver']).
+  returned: when O(scope=driver)
+  type: dict
 fleet:
   description:
     - The decision for many hosts. Every key is always there; docs/contracts.md describes each.

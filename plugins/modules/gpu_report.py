@@ -31,8 +31,10 @@ options:
       - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
       - V(audit) is for a run that deploys nothing. It prints versions, plan and result of each host, what a deployment would
         change, all warnings with their codes, and what is not the same on all hosts.
+      - V(driver) prints what role P(difyops.gpu.nvidia_driver#role) would do to the driver of each host, in full.
+      - V(driver_outcome) prints a table of what became of the drivers.
     type: str
-    choices: [plan, fleet, verdict, audit]
+    choices: [plan, fleet, verdict, audit, driver, driver_outcome]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.
@@ -75,6 +77,9 @@ notes:
   - An audit also reads C(ansible_facts['gpu_fleet']), the decision over all hosts, and the host variable
     C(gpu_audit_verdicts), a list of the verdicts on containers that are not the service's. A host comes out as the worst of
     its verdicts.
+  - V(driver) reads C(ansible_facts['gpu_driver']) of each host, and V(driver_outcome) its variable C(driver_outcome) as well, a
+    dictionary with C(status), C(before), C(after), C(message) and C(code). Its status is V(unchanged), V(changed),
+    V(reboot_required), V(blocked), V(failed) or V(unreachable).
   - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
   - module: difyops.gpu.gpu_plan
@@ -100,6 +105,10 @@ EXAMPLES = r"""
     hosts: "{{ groups['all'] }}"
   run_once: true
 
+- name: Print what becomes of the drivers
+  difyops.gpu.gpu_report:
+    show: driver
+
 - name: Fail when a host needs somebody
   ansible.builtin.assert:
     that: report.failed_hosts | length == 0
@@ -108,7 +117,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 records:
-  description: One record for each host, in the order of the hosts. Each has every key always.
+  description:
+    - One record for each host, in the order of the hosts. Each has every key always.
+    - Those of V(driver) and V(driver_outcome) have C(schema), C(time), C(host), C(check), C(result), C(ok), C(message), C(code),
+      C(remedy), C(before), C(after), C(plan) and C(warnings); those of the others all but C(before) and C(after).
   returned: always
   type: list
   elements: dict
@@ -139,12 +151,16 @@ records:
           V(checked) is a host with a plan in check mode, V(blocked) one whose plan is, V(not_run) one with a plan and no
           verdict.
         - In an audit, V(observed) is a host on which nothing runs that could be proven.
+        - Of a driver it is V(unchanged), V(changed), V(planned) (is to change), V(checked) (would change, in check mode),
+          V(reboot_required), V(blocked), V(failed), V(unreachable) or V(not_run).
       returned: always
       type: str
       sample: proven
     ok:
       description:
         - Whether nobody has to look after the host, which V(proven), V(cpu), V(degraded), V(checked) and V(observed) mean.
+        - Of a driver V(unchanged), V(changed), V(planned), V(checked) and V(reboot_required) mean it; the latter since the reboot was
+          left to the operator by the operator's own setting.
       returned: always
       type: bool
       sample: true
@@ -204,8 +220,18 @@ records:
       returned: always
       type: str
       sample: difyops/dify-gpu:web-server-cuda12.6-v0.1.0
+    before:
+      description: Of a driver's report, the version that was there before, null when none was.
+      returned: when O(show) is V(driver) or V(driver_outcome)
+      type: str
+      sample: 535.288.01
+    after:
+      description: Of a driver's report, the version that is there now, null when none is or it is not known.
+      returned: when O(show) is V(driver) or V(driver_outcome)
+      type: str
+      sample: 580.95.05
     plan:
-      description: The plan without the content of files, null when there is none.
+      description: The plan without the content of files, null when there is none. Of a driver's report, the plan of the driver.
       returned: always
       type: dict
       sample: {status: change, mode: gpu}

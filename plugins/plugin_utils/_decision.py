@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _compose, _devices, _document, _driver, _plan_codes, _selector
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit, Preference
 
@@ -38,7 +39,7 @@ class Wishes:
     max_cuda: str | None = None
     features: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
-    driver: _driver.Wish = field(default_factory=_driver.Wish)
+    driver: Settings = field(default_factory=Settings)
     apply: frozenset[str] = frozenset(PARTS)
     fleet: Mapping[str, Any] | None = None
     image_base: str = "python:3.12-slim-bookworm"
@@ -59,10 +60,6 @@ class Wishes:
         return Preference(self.prefer, self.forward_compat, named, self.min_cuda, self.max_cuda, self.features)
 
 
-class WishError(ValueError):
-    """What was asked for cannot be planned for any host; the text is one sentence for the operator."""
-
-
 @dataclass(frozen=True)
 class Gpus:
     """How the GPUs of a host stand: which are used, what becomes of their driver, and what engine and toolkit lack for them."""
@@ -77,8 +74,8 @@ class Gpus:
 
         A container is given all of them, and the proof asks for all of them, so one that cannot compute is in the way of the others.
         """
-        if self.driver.block is not None:
-            return [self.driver.block]
+        if self.driver.blocks:
+            return list(self.driver.blocks)
         if self.choice.block is not None:
             return [self.choice.block]
         # A driver that is to come takes over the GPUs that none or another one has now.
@@ -91,7 +88,11 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the service is to be. `fit` is None when no variant can be used, `gpus` when none of the host's GPUs is looked at."""
+    """What the service is to be.
+
+    `fit` is None when no variant can be used, `gpus` when none of the host's GPUs is looked at. `removal` is what becomes of a driver that
+    is to be absent, whatever the service is.
+    """
 
     mode: str
     fit: Fit | None
@@ -99,6 +100,7 @@ class Decision:
     blocks: tuple[Block, ...] = ()
     warnings: tuple[dict[str, str], ...] = ()
     gpus: Gpus | None = None
+    removal: _driver.Decision | None = None
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -108,4 +110,6 @@ class Decision:
     @property
     def driver(self) -> _driver.Decision | None:
         """What becomes of the driver, None where it is not the plan's business."""
+        if self.removal is not None:
+            return self.removal
         return self.gpus.driver if self.gpus is not None and self.mode == GPU else None

@@ -1,237 +1,176 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The driver of a host: what is wrong with it, what it is to be by the operator's policy, and which one is there when the image starts."""
+"""The driver of a host: what becomes of it, what that takes, what is in its way, and which driver is there when the image starts."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
-    _cuda,
     _document,
-    _driver_choice,
+    _driver_activation,
+    _driver_files,
+    _driver_guard,
+    _driver_module,
+    _driver_rules,
+    _driver_source,
     _driver_state,
+    _driver_wanted,
     _plan_codes,
-    _versions,
 )
-from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, option
-from ansible_collections.difyops.gpu.plugins.plugin_utils._gpus import Product
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_activation import Activation
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import ABSENT, INSTALL, KEEP, UPGRADE, Settings
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_target import oldest_of
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_wanted import CONFIGURE, NONE, REMOVE, Decision, after_a_reboot
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Card, Host
-from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Driver
 
-KEEP, INSTALL, UPGRADE = "keep", "install", "upgrade"
-POLICIES = (KEEP, INSTALL, UPGRADE)
-AUTO = "auto"
-NONE, CONFIGURE = "none", "configure"
-
-# Kernel drivers that hold an NVIDIA GPU and leave it at a reboot only.
-_RIVALS = ("nouveau", "nova_core")
+# What the callers need to know of decisions.
+__all__ = ["CONFIGURE", "INSTALL", "NONE", "REMOVE", "UPGRADE", "Decision", "after_a_reboot", "decide", "idle", "oldest_of"]
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the operator wants of drivers: a version, or the newest of a branch, or (branch None) the branch that fits the GPUs best."""
-
-    policy: str = INSTALL
-    branch: int | None = None
-    version: str | None = None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of the driver.
-
-    `expected` is the driver that is loaded when the image starts; where only its branch is known, the oldest version of the branch, and
-    `assumed` is True. `flavour` is that of the kernel modules that are to be there after a change.
-    """
-
-    action: str
-    before: str | None
-    to: str | None
-    reason: str
-    expected: Driver | None
-    assumed: bool = False
-    flavour: str | None = None
-    reboot: str | None = None
-    block: Block | None = None
-    wanted: str | None = None
-
-    @property
-    def changes(self) -> bool:
-        """Whether another driver is to be loaded than is now."""
-        return self.action != NONE
-
-
-@dataclass(frozen=True)
-class _Target:
-    branch: int
-    version: str | None
-    flavour: str | None
-    reason: str
-
-    @property
-    def name(self) -> str:
-        return self.version or str(self.branch)
-
-    def is_met_by(self, version: str | None, exact: bool) -> bool:
-        """Whether a driver is the target; without `exact` one of a newer branch is too, since nothing goes back by itself."""
-        if version is None or not _versions.is_dotted(version):
-            return False
-        if self.version is not None:
-            return _versions.parse(version) == _versions.parse(self.version)
-        return _cuda.branch(version) == self.branch or (not exact and _cuda.branch(version) > self.branch)
-
-
-def decide(host: Host, cards: Sequence[Card], wish: Wish, applied: bool, today: datetime.date) -> Decision:
-    """Return what becomes of the driver of a host with GPUs that are ours.
+def decide(host: Host, cards: Sequence[Card], settings: Settings, applied: bool, today: datetime.date) -> Decision:
+    """Return what becomes of the driver of a host.
 
     Args:
-        host: what was observed.
+        host: what was observed. Unless the driver is to be absent, it has GPUs that are ours.
         cards: the GPUs that are to be used.
-        wish: the operator's policy.
+        settings: what the operator wants.
         applied: whether the caller changes drivers; without it the driver stays, and one that does not work blocks.
         today: the day, on which the support of branches depends.
     """
-    trouble = _driver_state.trouble(host, cards)
-    stays = Decision(NONE, host.loaded, host.loaded, "a driver that is there stays; the image is chosen for it", host.driver, block=trouble)
-    if wish.policy == KEEP or (trouble is not None and trouble.code == _plan_codes.DRIVER_SILENT):
+    gone = settings.state == ABSENT
+    found = _driver_wanted.absent(host) if gone else _driver_wanted.present(host, cards, settings, today)
+    if not applied:
+        return _left(host, cards, found, gone)
+    if settings.way == KEEP and not gone:
+        return found
+    return _carried_out(host, settings, found)
+
+
+def idle(host: Host) -> Decision:
+    """Return the decision for a host on which no GPU needs a driver."""
+    return replace(_driver_wanted.unchanged(host, None), reason="no GPU needs a driver here")
+
+
+def _left(host: Host, cards: Sequence[Card], found: Decision, gone: bool) -> Decision:
+    """Return that the driver stays, since this caller changes none, and what it should be."""
+    trouble = _driver_state.trouble(host, cards) if host.present else None
+    stays = _driver_wanted.unchanged(host, trouble)
+    if trouble is not None or (found.action == NONE and not found.blocks):
         return stays
-    if wish.policy == INSTALL and (host.installed or host.loaded) is not None:
-        planned = _woken(host, cards, stays, trouble)
-    else:
-        planned = _brought_to_target(host, cards, wish, stays, trouble, today)
-    if applied:
-        return planned
-    if trouble is not None or not (planned.changes or planned.block):
-        return stays
-    wanted = planned.block.message if planned.block else f"{planned.to} is wanted ({planned.reason}) and {host.loaded} is loaded"
-    return replace(stays, wanted=wanted)
+    if gone:
+        there = host.installed or host.loaded or "what is left of one"
+        return replace(stays, wanted=f"no driver is wanted ({found.reason}), and {there} is there")
+    message = found.block.message if found.block else f"{found.to} is wanted ({found.reason}) and {host.loaded} is loaded"
+    return replace(stays, wanted=message, target=found.target)
 
 
-def _woken(host: Host, cards: Sequence[Card], stays: Decision, trouble: Block | None) -> Decision:
-    """A driver that is installed and not loaded, or whose library is already of the installed version: a reboot loads it."""
-    if trouble is None or not _driver_state.installed_drives(host, cards):
-        return stays
-    return _to_be_loaded(host, str(host.installed), trouble.message)
+def _carried_out(host: Host, settings: Settings, found: Decision) -> Decision:
+    """Return a decision with all that it takes, or with everything that is in its way."""
+    journal = _document.mapping(host.facts, "driver", "journal")
+    found = replace(found, restart=_driver_guard.restarts(host), finishes=bool(journal))
+    if found.blocks:
+        return found
+    refusal = _driver_source.refusal(host)
+    halves = _driver_wanted.broken(host) if refusal is None else []
+    found = replace(found, repair=bool(halves))
+    if refusal is not None and (found.brings_packages or (found.action != NONE and refusal.code == _plan_codes.VGPU_HOST)):
+        return _blocked(host, found, [refusal])
+    if refusal is None:
+        found = _kept_up(host, settings, found)
+    activation = _activation(host, settings, found)
+    found = _finished(host, found, halves)
+    touches = activation.block is not None or activation.how in (_driver_activation.RELOAD, _driver_activation.REBOOT)
+    guard = _driver_guard.of(host, settings) if touches else None
+    found = replace(found, activation=activation.how, fallback=activation.fallback, reboot=activation.reboot, guard=guard)
+    if guard is not None and _driver_guard.unasked(host):
+        found = replace(found, reason=f"{found.reason}; which processes are on the GPUs could not be asked")
+    blocks = [
+        _driver_source.unavailable(host, found.source) if _brings_module(found) else None,
+        _not_from_packages(host, found),
+        _rules(host, settings, found),
+        _driver_module.refused(host, settings, found.target, _brings_module(found)) if _comes(found) else None,
+        activation.block,
+        guard.block if guard is not None else None,
+    ]
+    return _blocked(host, found, [block for block in blocks if block is not None])
 
 
-def after_a_reboot(host: Host, cards: Sequence[Card]) -> Driver | None:
-    """Return the installed driver that a reboot would load in place of the loaded one; None where there is none or it cannot be loaded."""
-    version = host.installed
-    if (
-        version is None
-        or version == host.loaded
-        or not _driver_state.installed_drives(host, cards)
-        or _driver_state.no_module(host) is not None
-    ):
-        return None
-    return Driver(version)
+def _blocked(host: Host, found: Decision, blocks: Sequence[Block]) -> Decision:
+    """Return a decision with what is in its way. Nothing is begun then, so the driver that is loaded stays."""
+    return replace(found, blocks=tuple(blocks), expected=host.driver, assumed=False) if blocks else found
 
 
-def _to_be_loaded(host: Host, version: str, why: str) -> Decision:
-    flavour = _driver_state.installed_flavour(host)
-    missing = _driver_state.no_module(host)
-    if missing is not None:
-        reason = f"{version} is installed, and kernel {missing.kernel} {missing.found}: a module of {version} for it is to be installed"
-        here = missing.kernel == _document.text(host.facts, "host", "kernel", "running")
-        reboot = _takes_over(host, version) if here else f"driver {version} is loaded by kernel {missing.kernel}"
-        return Decision(INSTALL, host.loaded, version, reason, Driver(version), flavour=flavour, reboot=reboot)
-    reason = f"{version} is installed and is to be loaded: {why}"
-    reboot = f"driver {version} is installed and not loaded"
-    return Decision(CONFIGURE, host.loaded, version, reason, Driver(version), flavour=flavour, reboot=reboot)
+def _kept_up(host: Host, settings: Settings, found: Decision) -> Decision:
+    """Add what of pins, files and services differs, where the driver is ours and its packages stay."""
+    if found.action not in (NONE, CONFIGURE) or host.installed is None or not _driver_files.ours(host, settings):
+        return found
+    managed = _document.mapping(host.facts, "driver", "managed")
+    if not managed and not _driver_wanted.meets(host, settings, host.installed):
+        # By policy a driver stays that is not the one that was named: it is somebody else's.
+        return found
+    return replace(found, upkeep=_driver_files.differences(host, settings))
 
 
-def _brought_to_target(
-    host: Host, cards: Sequence[Card], wish: Wish, stays: Decision, trouble: Block | None, today: datetime.date
-) -> Decision:
-    target = _target(host, cards, wish, today)
-    if isinstance(target, Block):
-        # Where the driver does not work either, the one that cannot take its place is what the operator can mend.
-        # A host that works could be served without the policy.
-        message = f"{trouble.message}; {target.message}" if trouble else target.message
-        found = replace(target, message=message, by_wish=target.by_wish or trouble is None)
-        return replace(stays, block=found)
-    exact = wish.branch is not None or wish.version is not None
+def _finished(host: Host, found: Decision, halves: Sequence[str]) -> Decision:
+    """Make an action of what is to be done beside the driver itself."""
+    reasons = [f"packages are half installed and are finished: {', '.join(halves)}"] if halves else []
+    reasons += found.upkeep
+    reasons += [f"a run that was interrupted is finished{_started_again(found)}"] if found.finishes else []
+    if not reasons:
+        return found
+    if found.action != NONE:
+        return replace(found, reason="; ".join([found.reason, *reasons]))
     here = host.installed or host.loaded
-    if _serves(host, cards, target, here, exact):
-        if trouble is None and (host.loaded == here or _serves(host, cards, target, host.loaded, exact)):
-            return replace(stays, reason=f"{host.loaded} is what is wanted ({target.reason})")
-        if _versions.is_dotted(host.installed):
-            return _to_be_loaded(host, str(host.installed), trouble.message if trouble else f"{host.loaded} is loaded")
-    version = target.version or oldest_of(target.branch)
-    flavour = f", with the {target.flavour} kernel modules" if target.flavour else ""
-    wrong = _misfit_of(host, cards, here)
-    return Decision(
-        INSTALL if here is None else UPGRADE,
-        here,
-        target.name,
-        f"{target.reason}{flavour}{f'; {wrong}' if wrong else ''}",
-        Driver(version),
-        assumed=target.version is None,
-        flavour=target.flavour,
-        reboot=_takes_over(host, target.name),
-    )
+    return replace(found, action=CONFIGURE, before=here, to=here, reason="; ".join(reasons))
 
 
-def _serves(host: Host, cards: Sequence[Card], target: _Target, version: str | None, exact: bool) -> bool:
-    """Whether a driver that is there is the target, and of the kind that drives the GPUs."""
-    return target.is_met_by(version, exact) and _misfit_of(host, cards, version) is None
+def _started_again(found: Decision) -> str:
+    names = ", ".join(container.name for container in found.restart)
+    return f", and {names} started again" if names else ""
 
 
-def _misfit_of(host: Host, cards: Sequence[Card], version: str | None) -> str | None:
-    """Return why the installed or loaded driver of this version does not drive the GPUs, None when it does."""
-    if version is None or not _versions.is_dotted(version):
+def _activation(host: Host, settings: Settings, found: Decision) -> Activation:
+    """Return how the kernel gets what was decided: before anything is done beside it, CONFIGURE says that a driver is to be loaded."""
+    if found.action == REMOVE:
+        return _driver_activation.out_of_kernel(host, settings)
+    if found.action == NONE or found.target is None:
+        return Activation(_driver_activation.NONE)
+    brought = found.action in (INSTALL, UPGRADE) or found.repair
+    return _driver_activation.into_kernel(host, settings, found.target.version, str(found.to), found.flavour, brought)
+
+
+def _brings_module(found: Decision) -> bool:
+    return found.action in (INSTALL, UPGRADE)
+
+
+def _comes(found: Decision) -> bool:
+    """Whether a kernel is to load a module that it has not loaded yet."""
+    return _brings_module(found) or (found.action == CONFIGURE and found.activation != _driver_activation.NONE)
+
+
+def _rules(host: Host, settings: Settings, found: Decision) -> Block | None:
+    """Return the rules of others that are in the way of packages that come or go. They may keep what is there already."""
+    if found.action == REMOVE:
+        return _driver_rules.block(host, settings, None, None)
+    if not _brings_module(found) or found.target is None or found.to == host.installed:
         return None
-    state = _driver_state
-    return state.misfit(host, cards, version, state.installed_flavour(host) if version == host.installed else state.loaded_flavour(host))
+    return _driver_rules.block(host, settings, found.target.branch, found.target.version)
 
 
-def _target(host: Host, cards: Sequence[Card], wish: Wish, today: datetime.date) -> _Target | Block:
-    products = [card.product for card in cards if card.product is not None]
-    unknown = [card for card in cards if card.product is None]
-    asked = _cuda.branch(wish.version) if wish.version else wish.branch
-    if asked is None:
-        if unknown:
-            message = f"nobody here knows which driver {unknown[0].label} needs; name one in {option('driver_branch')}"
-            return Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, message)
-        return _chosen(host, products, today)
-    refusal = _driver_choice.why_not(products, asked) if products else None
-    if refusal is not None:
-        name = option("driver_version") if wish.version else option("driver_branch")
-        return Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, f"{name} is {wish.version or asked}, and {refusal}", by_wish=True)
-    reason = f"asked for by {option('driver_version')}" if wish.version else f"asked for by {option('driver_branch')}"
-    return _Target(asked, wish.version, _flavour(host, products, asked), reason)
-
-
-def _chosen(host: Host, products: Sequence[Product], today: datetime.date) -> _Target | Block:
-    choice = _driver_choice.choose(products, today)
-    if choice.branch is None:
-        return Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, choice.reason)
-    return _Target(choice.branch, None, _flavour(host, products, choice.branch), choice.reason)
-
-
-def _flavour(host: Host, products: Sequence[Product], branch: int) -> str | None:
-    """Return the flavour that is there now, where it drives the GPUs on this branch too, else the one that NVIDIA prefers."""
-    possible = _driver_choice.flavours(products, branch) if products else ()
-    now = _driver_state.loaded_flavour(host) or _driver_state.installed_flavour(host)
-    return now if now in possible else next(iter(possible), None)
-
-
-def oldest_of(branch: int) -> str:
-    """Return the oldest version of a branch that counts for a CUDA release: what every driver of the branch is at least."""
-    first = _cuda.TOOLKIT_DRIVER.get(_cuda.BRANCH_CUDA.get(branch, ""), "")
-    return first if _versions.is_dotted(first) and _cuda.branch(first) == branch else f"{branch}.0"
-
-
-def _takes_over(host: Host, name: str) -> str | None:
-    """Return why this driver needs a reboot, None when it can be loaded as it is."""
-    if host.loaded is not None:
-        return f"driver {name} takes the place of the loaded {host.loaded}"
-    rivals = [name for name in _RIVALS if _document.flag(host.facts, "host", f"{name}_loaded")]
-    bound = {text for text in (card.unbound or "" for card in host.present) for name in _RIVALS if name in text}
-    if rivals or bound:
-        return f"driver {name} takes the GPU over from {' and '.join(rivals) or 'another kernel driver'}"
-    return None
+def _not_from_packages(host: Host, found: Decision) -> Block | None:
+    """Return that the loaded driver came without packages: its files stay, and those of two drivers break each other."""
+    if found.action not in (INSTALL, UPGRADE, REMOVE) or host.installed is not None or host.loaded is None:
+        return None
+    running = _document.text(host.facts, "host", "kernel", "running") or ""
+    modules = _document.mapping(host.facts, "driver", "modules")
+    taken_away = running in modules and modules[running] is None
+    if found.finishes or found.repair or (found.action == REMOVE and taken_away):
+        return None
+    what = "be taken away by the package manager" if found.action == REMOVE else f"be replaced by packages of {found.to}"
+    message = f"the loaded driver {host.loaded} was not installed from packages, and cannot {what}"
+    return Block("driver", _plan_codes.DRIVER_NOT_FROM_PACKAGES, message)

@@ -14,10 +14,17 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _branches, _gpus
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import LONG_TERM, PRODUCTION
 from ansible_collections.difyops.gpu.plugins.plugin_utils._gpus import EITHER, OPEN, PROPRIETARY, Product
 
 # From this branch on NVIDIA installs the open modules where nothing else is asked for (driver installation guide, "Kernel Modules").
 OPEN_BY_DEFAULT_SINCE = 560
+
+# What is tried in turn, by channel: kinds of branches, and their name for sentences.
+_ORDER = {
+    LONG_TERM: (((_branches.LTS,), "long-term support"), ((_branches.PB,), "production")),
+    PRODUCTION: (((_branches.LTS, _branches.PB), "long-term support or production"),),
+}
 
 
 class Choice(NamedTuple):
@@ -54,29 +61,37 @@ def why_not(products: Sequence[Product], branch: int) -> str | None:
     return f"{opened.name if opened else 'a GPU'} needs the open kernel modules, which branch {branch} has not"
 
 
-def choose(products: Sequence[Product], today: datetime.date, offered: Collection[int] | None = None) -> Choice:
+def choose(
+    products: Sequence[Product],
+    today: datetime.date,
+    offered: Collection[int] | None = None,
+    channel: str = LONG_TERM,
+    flavour: str | None = None,
+) -> Choice:
     """Return the driver to install for these GPUs.
 
-    The newest long-term branch that has support today and drives all of them, else the newest such production branch. New-feature
-    branches are never chosen. `offered` limits the choice to branches that a host can get.
+    With the channel LONG_TERM the newest long-term branch that has support today and drives all of them, else the newest such production
+    branch; with PRODUCTION the newest of both kinds. New-feature branches are never chosen. `offered` limits the choice to branches that
+    a host can get, `flavour` to those whose modules of this flavour drive the GPUs.
     """
     if not products:
         return Choice(None, None, "there is no GPU whose driver could be chosen")
     supported = [branch for branch in _branches.supported(today) if offered is None or branch in offered]
-    for kind, words in ((_branches.LTS, "long-term support"), (_branches.PB, "production")):
-        for branch in sorted((known for known in supported if _branches.BRANCHES[known].kind == kind), reverse=True):
-            possible = flavours(products, branch)
+    for kinds, words in _ORDER[channel]:
+        for branch in sorted((known for known in supported if _branches.BRANCHES[known].kind in kinds), reverse=True):
+            possible = [kind for kind in flavours(products, branch) if flavour in (None, kind)]
             if possible:
                 until = _branches.BRANCHES[branch].end_of_life
                 return Choice(branch, possible[0], f"the newest {words} branch that drives {_names(products)}, supported until {until}")
-    return Choice(None, None, _no_branch(products, supported))
+    return Choice(None, None, _no_branch(products, supported, flavour))
 
 
-def _no_branch(products: Sequence[Product], supported: Sequence[int]) -> str:
+def _no_branch(products: Sequence[Product], supported: Sequence[int], flavour: str | None) -> str:
     candidates = [branch for branch in supported if _branches.BRANCHES[branch].kind in (_branches.LTS, _branches.PB)]
     if not candidates:
         return "no long-term or production branch that is still supported can be had"
-    reasons = {branch: why_not(products, branch) or "" for branch in reversed(candidates)}
+    other = f"the {flavour} kernel modules do not"
+    reasons = {branch: why_not(products, branch) or other for branch in reversed(candidates)}
     first = next(iter(reasons.values()))
     if len(set(reasons.values())) == 1:
         return f"no supported branch drives {_names(products)}: {first}"

@@ -141,7 +141,7 @@ def _wrong(host: Host, cards: Sequence[Card]) -> Block | None:
 
 def _another() -> str:
     return (
-        f"bring another driver or its other kernel modules with the play that changes drivers and {option('driver_policy')} upgrade; "
+        f"bring another driver or its other kernel modules with the play that changes drivers and {option('driver.policy')} upgrade; "
         f"or leave the GPU out with {option('gpus')}"
     )
 

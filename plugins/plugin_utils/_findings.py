@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _plan_codes
 
 
+class WishError(ValueError):
+    """What was asked for cannot be planned for any host; the text is one sentence for the operator."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Why nothing is done on a host, and which part of the plan it belongs to.
@@ -58,13 +62,12 @@ _OF_THE_IMAGE = (
     "scope",
     "missing",
 )
-_OF_THE_DRIVER = ("driver_policy", "driver_branch", "driver_version")
 
 
 def option(name: str) -> str:
     """Return an option of gpu_plan as every sentence names it: with the variable by which the playbook's users know it."""
-    if name in _OF_THE_DRIVER:
-        return f"{name} (nvidia_{name})"
+    if name.startswith("driver."):
+        return f"{name} (nvidia_{name.replace('.', '_')})"
     return f"{name} (dify_{'image_' if name in _OF_THE_IMAGE else ''}{name})"
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver, _recipe, _selector, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver_settings, _recipe, _selector
 from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Service
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
@@ -54,7 +54,7 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         max_cuda=options["max_cuda"] or None,
         features=tuple(dict.fromkeys(options["require_features"])),
         gpus=_gpus(options["gpus"]),
-        driver=driver(options),
+        driver=_driver_settings.parse(options["driver"]),
         apply=frozenset(options["apply"]),
         fleet=options["fleet"],
         image_base=base,
@@ -64,19 +64,6 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         context_digest=functools.lru_cache(maxsize=1)(lambda: _recipe.context_digest(options["image_context"] or context)),
         today=today,
     )
-
-
-def driver(options: Mapping[str, Any]) -> _driver.Wish:
-    """Return what is wanted of drivers. Raises WishError."""
-    branch, version = options["driver_branch"], options["driver_version"] or None
-    if branch != _driver.AUTO and re.fullmatch(r"[0-9]{3,4}", branch) is None:
-        raise WishError(f"{option('driver_branch')} must be a driver branch such as '580', or auto; found {branch!r}.")
-    if version is not None and not _versions.is_dotted(version, "{1,2}"):
-        raise WishError(f"{option('driver_version')} must be a complete driver version such as 580.95.05; found {version!r}.")
-    number = None if branch == _driver.AUTO else int(branch)
-    if version is not None and number not in (None, int(version.split(".")[0])):
-        raise WishError(f"{option('driver_version')} {version} is not of {option('driver_branch')} {branch}; give one of them.")
-    return _driver.Wish(options["driver_policy"], number, version)
 
 
 def _gpus(wanted: list[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
 """The codes of the decide phase, DG700 to DG799.
 
 DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
+DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out.
 Every code has an entry in docs/diagnosis.md. A code never changes its meaning and is never used again for another.
 """
 
@@ -81,6 +82,28 @@ DRIVER_NOT_APPLIED = "DG770"
 DRIVER_HELD = "DG771"
 DRIVER_NOT_FROM_PACKAGES = "DG772"
 
+NOT_A_TARGET = "DG773"
+NO_SUCH_DRIVER = "DG774"
+NO_CONSENT = "DG775"
+GPU_IN_USE = "DG776"
+HELD_BY_OTHERS = "DG777"
+SECURE_BOOT_REFUSES = "DG778"
+NO_HEADERS = "DG779"
+PACKAGES_LOCKED = "DG780"
+PACKAGES_BROKEN = "DG781"
+NO_DISK_SPACE = "DG782"
+REPOSITORY_UNREACHABLE = "DG783"
+WRONG_KEY = "DG784"
+VGPU_HOST = "DG785"
+NO_FABRIC_MANAGER = "DG786"
+RUN_WAS_INTERRUPTED = "DG787"
+VERSION_NOT_KNOWN_YET = "DG788"
+MODULE_NOT_BUILT = "DG789"
+OTHER_DRIVER_LOADED = "DG790"
+REBOOT_TO_LOAD = "DG791"
+CONTAINERS_NOT_STARTED = "DG792"
+PACKAGES_FAILED = "DG793"
+
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
         "No image variant fits this host",
@@ -126,7 +149,7 @@ CODES: dict[str, Code] = {
     ),
     DRIVER_IMPOSSIBLE: Code(
         "The driver that is there or was asked for does not drive the GPUs",
-        "set driver_branch (nvidia_driver_branch) or driver_version (nvidia_driver_version) to one that does, or to auto; "
+        "set driver.branch (nvidia_driver_branch) or driver.version (nvidia_driver_version) to one that does, or to auto; "
         "or leave GPUs out with gpus (dify_image_gpus)",
     ),
     NOT_OBSERVED: Code("The host was not observed", "run difyops.gpu.nvidia_facts on the host before difyops.gpu.gpu_plan"),
@@ -222,7 +245,7 @@ CODES: dict[str, Code] = {
     REBOOT_PENDING: Code("A reboot is pending", "reboot when the host can spare it, then run again"),
     DRIVER_NOT_APPLIED: Code(
         "The driver should be another, and this run changes no driver",
-        "change it with the play that changes drivers, or set driver_policy (nvidia_driver_policy) to keep",
+        "change it with the play that changes drivers, or set driver.policy (nvidia_driver_policy) to keep",
     ),
     DRIVER_HELD: Code(
         "The driver that is to be changed is held",
@@ -231,5 +254,72 @@ CODES: dict[str, Code] = {
     DRIVER_NOT_FROM_PACKAGES: Code(
         "The driver that is to be changed was not installed from packages",
         "uninstall it first, as its installer does (nvidia-uninstall)",
+    ),
+    NOT_A_TARGET: Code(
+        "Drivers are not changed on this operating system",
+        "change the driver by hand, or set driver.state (nvidia_driver_state) to unmanaged; the documentation lists what is supported",
+    ),
+    NO_SUCH_DRIVER: Code(
+        "The repository has no such driver",
+        "set driver.branch (nvidia_driver_branch) or driver.version (nvidia_driver_version) to one that is there, "
+        "or driver.source (nvidia_driver_source) to another source",
+    ),
+    NO_CONSENT: Code(
+        "Another driver has to be loaded, and nothing that loads it is allowed",
+        "set driver.reboot (nvidia_driver_reboot) to if_needed, or driver.reload (nvidia_driver_reload) to if_possible",
+    ),
+    GPU_IN_USE: Code(
+        "The GPUs are in use",
+        "stop what is named; or set driver.busy (nvidia_driver_busy) to wait, "
+        "or to drain with the containers that may be stopped in driver.drain_containers (nvidia_driver_drain_containers)",
+    ),
+    HELD_BY_OTHERS: Code(
+        "Rules of somebody else hold the driver",
+        "take them away, or set driver.foreign_pins (nvidia_driver_foreign_pins) to replace",
+    ),
+    SECURE_BOOT_REFUSES: Code(
+        "Secure Boot would refuse the module of the driver",
+        "enrol the key of DKMS: run mokutil --import /var/lib/dkms/mok.pub, reboot, confirm at the console, then run again",
+    ),
+    NO_HEADERS: Code(
+        "The headers of a kernel are missing, so DKMS cannot build the module",
+        "install the headers of the kernel that is named, or set driver.kernel_headers (nvidia_driver_kernel_headers) to present",
+    ),
+    PACKAGES_LOCKED: Code("The package manager is locked by another process", "let the process that is named end, then run again"),
+    PACKAGES_BROKEN: Code(
+        "The package database is broken",
+        "repair the packages that are named (dpkg --configure -a, apt-get --fix-broken install, dnf check), then run again",
+    ),
+    NO_DISK_SPACE: Code("There is not enough space for the packages", "make room on the file system that is named, then run again"),
+    REPOSITORY_UNREACHABLE: Code(
+        "The package repository cannot be reached or read",
+        "look at the network, the proxy and driver.repository (nvidia_driver_repository), then run again",
+    ),
+    WRONG_KEY: Code(
+        "The key of the repository is not the one that was expected",
+        "find out why before you trust it; then set the fingerprint in driver.repository (nvidia_driver_repository)",
+    ),
+    VGPU_HOST: Code("The host driver of virtual GPUs is loaded", "such a host is left alone, and nothing is to be done"),
+    NO_FABRIC_MANAGER: Code(
+        "The fabric manager of this driver version is not to be had",
+        "ask for a version that has one in driver.version (nvidia_driver_version), "
+        "or set driver.fabric_manager (nvidia_driver_fabric_manager) to unmanaged and install it yourself",
+    ),
+    RUN_WAS_INTERRUPTED: Code("A run that changed the driver was interrupted", "the next run of the role finishes it"),
+    VERSION_NOT_KNOWN_YET: Code(
+        "The driver's version is known after the repository is added", "nothing is to be done; the run itself tells the version"
+    ),
+    MODULE_NOT_BUILT: Code(
+        "The kernel module was not built for a kernel", "read make.log under /var/lib/dkms/nvidia, mend the cause, then run again"
+    ),
+    OTHER_DRIVER_LOADED: Code(
+        "Another driver is loaded than was to be", "look at dmesg and modinfo nvidia on the host, mend the cause, then run again"
+    ),
+    REBOOT_TO_LOAD: Code("A reboot is required to load the driver", "reboot when the host can spare it, then run again"),
+    CONTAINERS_NOT_STARTED: Code(
+        "Containers that were stopped could not be started again", "start what is named by hand when its cause is mended, or run again"
+    ),
+    PACKAGES_FAILED: Code(
+        "The package manager ended with an error", "mend what its last lines say, then run again: what was begun is finished"
     ),
 }

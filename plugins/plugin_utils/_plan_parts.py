@@ -26,6 +26,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
 from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import DEGRADED, GPU, Decision, Gpus, Wishes
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_guard import Guard
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
@@ -191,7 +192,8 @@ def _driver_part(host: Host, decision: Decision) -> dict[str, Any]:
     if decision.driver is not None:
         driver = decision.driver
         part = _part(driver.action, driver.before, driver.to, driver.reason)
-        return {**part, "flavour": driver.flavour if driver.changes else flavour}
+        comes = driver.changes or driver.action in (_driver.INSTALL, _driver.UPGRADE, _driver.REMOVE)
+        return {**part, "flavour": driver.flavour if comes else flavour}
     reason = "left as it is: the service runs on the CPU" if decision.mode == DEGRADED else "no GPU needs a driver here"
     return {**_part("none", host.loaded, host.loaded, reason), "flavour": flavour}
 
@@ -248,26 +250,31 @@ def reboot(host: Host, decision: Decision, blocks: Sequence[Block]) -> dict[str,
     return {"required": bool(planned) or _document.flag(host.facts, "driver", "reboot_required") is True, "reasons": list(reasons)}
 
 
-def restart(host: Host, dify: object, parts: Mapping[str, Mapping[str, Any]], wishes: Wishes) -> dict[str, Any]:
+def restart(
+    host: Host, dify: object, decision: Decision, parts: Mapping[str, Mapping[str, Any]], wishes: Wishes
+) -> dict[str, Any]:
     """Return what stops for a moment: an engine that is running and changed, a driver that is replaced, a service that is made anew."""
     running = _document.flag(host.facts, "engine", "running") is True
     engine = running and parts["engine"]["action"] in _platform.ACTIONS
-    driver = parts["driver"]["action"] in _platform.ACTIONS and host.loaded is not None
+    guard = decision.driver.guard if decision.driver is not None and parts["driver"]["action"] != "blocked" else None
+    driver = guard is not None
     there = _document.text(_service.container_of(dify, wishes.service), "state") == "running"
     service = there and (engine or driver or parts["dify"]["action"] == "update")
     reasons = []
     if engine:
         reasons.append("the engine is changed, and with it every container of the host stops")
-    if driver:
-        reasons.append(f"the driver is changed, and {_stopped_on_the_gpu(host)}")
+    if guard is not None:
+        reasons.append(f"the driver is changed, and {_stopped_on_the_gpu(guard)}")
     if service and parts["dify"]["action"] == "update":
         reasons.append("the service's container is made anew")
     return {"engine": engine, "service": service, "reasons": reasons}
 
 
-def _stopped_on_the_gpu(host: Host) -> str:
-    names = sorted({_document.text(container, "name") or "?" for container in _document.mappings(host.facts, "engine", "gpu_containers")})
-    return f"the containers that use a GPU stop: {', '.join(names)}" if names else "whatever uses a GPU stops"
+def _stopped_on_the_gpu(guard: Guard) -> str:
+    names = sorted(container.name for container in guard.stop)
+    if names:
+        return f"containers are stopped and started again: {', '.join(names)}"
+    return "what uses a GPU has to end by itself before" if guard.users else "nothing uses a GPU now"
 
 
 def driver_advice(host: Host, gpus: Gpus | None, variants: Sequence[Variant], wishes: Wishes) -> dict[str, Any] | None:

@@ -49,7 +49,9 @@ def _plan_lines(plan: Mapping[str, Any] | None) -> list[str]:
     if not plan:
         return ["no plan, the result below says why"]
     status = str(plan.get("status"))
-    lines = [", ".join(filter(None, [_STATUS.get(status, status), _MODE.get(str(plan.get("mode")))]))]
+    # Where a driver is removed there may be no service at all.
+    mode = _MODE.get(str(plan.get("mode"))) if plan.get("image") or status == "blocked" else None
+    lines = [", ".join(filter(None, [_STATUS.get(status, status), mode]))]
     for finding in plan.get("blocked") or []:
         lines += _entry("blocked", f"{finding.get('code')} {finding.get('message')}")
         lines += _entry("", f"-> {finding.get('remedy')}") if finding.get("remedy") else []

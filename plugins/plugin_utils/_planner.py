@@ -38,15 +38,15 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import (
     WHEN_NO_GPU,
     Decision,
     Gpus,
-    WishError,
     Wishes,
 )
-from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need, option, warning
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import ABSENT, option_of
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need, WishError, option, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit
 
 # What the callers of the planner need to know of wishes.
-__all__ = ["CPU_FALLBACKS", "PARTS", "WHEN_NO_GPU", "WishError", "Wishes", "check", "gpus_of", "make_plan"]
+__all__ = ["CPU_FALLBACKS", "PARTS", "WHEN_NO_GPU", "WishError", "Wishes", "check", "driver_of", "gpus_of", "make_plan"]
 
 SCHEMA = 1
 
@@ -103,7 +103,7 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
         "rejected": [{"variant": fit.variant.name, "code": fit.code, "reason": fit.reason} for fit in decision.rejected],
         "render": {"files": rendered.as_dict() if rendered else {}},
         "reboot": _plan_parts.reboot(host, decision, blocks),
-        "restart": _plan_parts.restart(host, dify, parts, wishes),
+        "restart": _plan_parts.restart(host, dify, decision, parts, wishes),
         "advice": {"driver": _plan_parts.driver_advice(host, decision.gpus, variants, wishes)},
         "warnings": _plan_parts.warnings(host, dify, decision, parts, blocks, wishes),
     }
@@ -128,13 +128,60 @@ def check(catalog: Sequence[Variant], wishes: Wishes) -> None:
 def _decide(host: Host, dify: object, variants: Sequence[Variant], wishes: Wishes) -> Decision:
     named = next((variant for variant in variants if variant.name == wishes.variant), None)
     if not host.observed:
-        message = "nothing is known about this host's GPUs, driver and engine"
-        return Decision(CPU, None, blocks=(Block("driver", _plan_codes.NOT_OBSERVED, message),))
+        return Decision(CPU, None, blocks=(_not_observed(),))
     if named is not None and named.cuda is None:
-        return _named_cpu(host, named)
+        return _and_no_driver(host, _named_cpu(host, named), wishes)
     if not host.present:
-        return _without_gpu(host, dify, variants, named, wishes)
+        return _and_no_driver(host, _without_gpu(host, dify, variants, named, wishes), wishes)
+    if _removes(wishes):
+        return _with_gpu_and_no_driver(host, wishes)
     return _with_gpu(host, variants, named, wishes)
+
+
+def _removes(wishes: Wishes) -> bool:
+    return wishes.driver.state == ABSENT and "driver" in wishes.apply
+
+
+def _and_no_driver(host: Host, found: Decision, wishes: Wishes) -> Decision:
+    """Add the removal of the driver to what a host does on the CPU."""
+    if not _removes(wishes):
+        return found
+    removal = _driver.decide(host, (), wishes.driver, True, wishes.today)
+    return replace(found, removal=removal, blocks=(*found.blocks, *removal.blocks))
+
+
+def _with_gpu_and_no_driver(host: Host, wishes: Wishes) -> Decision:
+    """A host whose GPU is to have no driver gets no service, and nobody is to think that it has one."""
+    found = _and_no_driver(host, Decision(CPU, None), wishes)
+    asked = [part for part in ("image", "dify") if part in wishes.apply]
+    if not asked:
+        return found
+    message = f"{option_of('state')} is {ABSENT}, and {' and '.join(asked)} of a service on the GPU cannot be brought without a driver"
+    remedy = f"set {option_of('state')} to present, name the CPU variant in {option('variant')}, or take {' and '.join(asked)} out of apply"
+    block = Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, message, remedy, by_wish=True)
+    return replace(found, blocks=(block, *found.blocks))
+
+
+def driver_of(host: Host, wishes: Wishes) -> _driver.Decision:
+    """Return what becomes of the driver of any host, for a caller that changes drivers and looks at nothing else.
+
+    A GPU that is broken stops nothing here: another driver may be what it needs.
+    """
+    if not host.observed:
+        return replace(_driver.idle(host), blocks=(_not_observed(),))
+    if wishes.driver.state == ABSENT:
+        return _driver.decide(host, (), wishes.driver, True, wishes.today)
+    if not host.present:
+        return _driver.idle(host)
+    choice = _devices.choose(host, wishes.gpus)
+    found = _driver.decide(host, choice.cards or host.present, wishes.driver, True, wishes.today)
+    if choice.block is None or choice.block.code != _plan_codes.NO_SUCH_GPU or found.blocks:
+        return found
+    return replace(found, blocks=(choice.block,))
+
+
+def _not_observed() -> Block:
+    return Block("driver", _plan_codes.NOT_OBSERVED, "nothing is known about this host's GPUs, driver and engine")
 
 
 def _named_cpu(host: Host, variant: Variant) -> Decision:

@@ -30,12 +30,12 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _advice,
     _catalog,
     _compose,
-    _driver,
     _fleet,
     _plan_text,
     _planner,
     _selector,
 )
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils import plan_documents as documents
 
 LIMIT_S = 10.0
@@ -132,7 +132,8 @@ def main() -> int:
     dice = random.Random(options.seed)  # noqa: S311  facts for a benchmark, no secret
     facts = {f"gpu-{number:05}": host(dice, number) for number in range(options.hosts)}
     keep = documents.wishes(today=TODAY)
-    upgrade = documents.wishes(today=TODAY, driver=_driver.Wish(_driver.UPGRADE), apply=frozenset(_planner.PARTS))
+    newest = Settings(policy="upgrade", reboot="if_needed", busy="wait")
+    upgrade = documents.wishes(today=TODAY, driver=newest, apply=frozenset(_planner.PARTS))
     deployed = {}
     for number, (name, document) in enumerate(facts.items()):
         if number % 2 == 0:

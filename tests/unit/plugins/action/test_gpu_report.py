@@ -161,3 +161,23 @@ def test_an_audit_reads_other_verdicts_and_the_decision_for_the_fleet(printed: l
     assert printed[2] == "\nFLEET: nothing was decided over its hosts\n"
     # The same hosts in another report: nothing of the audit counts there.
     assert report(variables(hosts, left=("c",)), show="verdict")["failed_hosts"] == ["c"]
+
+
+def test_drivers_and_what_became_of_them(printed: list[str], tmp_path: pathlib.Path) -> None:
+    document = {"status": "change", "action": "upgrade", "from": "535.288.01", "to": "580", "expects": "580.95.05", "reason": "asked for"}
+    hosts = {
+        "a": {
+            "ansible_facts": {"gpu_driver": document},
+            "driver_outcome": {"status": "changed", "before": "535.288.01", "after": "580.95.05"},
+        },
+        "b": {"ansible_facts": {}, "driver_outcome": {"status": "unreachable", "message": "no route to host"}},
+    }
+    result = report(variables(hosts), show="driver", path=str(tmp_path / "drivers.jsonl"))
+    assert [record["result"] for record in result["records"]] == ["planned", "unreachable"]
+    assert (result["failed_hosts"], result["changed"]) == (["b"], False)
+    assert "upgrade 535.288.01 -> 580.95.05 (asked for)" in printed[0]
+    assert [json.loads(line)["host"] for line in (tmp_path / "drivers.jsonl").read_text().splitlines()] == ["a", "b"]
+    result = report(variables(hosts), show="driver_outcome")
+    assert [record["result"] for record in result["records"]] == ["changed", "unreachable"]
+    assert result["summary"]["changed"] == 1
+    assert "no route to host" in printed[1]

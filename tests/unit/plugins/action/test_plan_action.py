@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.difyops.gpu.plugins.action import gpu_plan
 from ansible_collections.difyops.gpu.plugins.modules import gpu_plan as stub
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_settings, _driver_work
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import A10, V100, applied, gpu, nvidia, without_gpu
 
 
@@ -112,11 +116,12 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"gpus_of": {"h1": ["0"]}}, "gpus_of is for scope fleet only"),
         ({"gpus_of": ["0"]}, "gpus_of must be a dictionary; found a list"),
         ({"apply": ["drivers"]}, "apply"),
-        ({"driver_policy": "latest"}, "driver_policy"),
-        ({"driver_branch": "newest"}, "driver_branch (nvidia_driver_branch) must be a driver branch such as '580', or auto; found"),
-        ({"driver_version": "580"}, "driver_version (nvidia_driver_version) must be a complete driver version such as 580.95.05"),
-        ({"driver_version": 580.1}, "driver_version (nvidia_driver_version) must be quoted"),
-        ({"driver_branch": 535, "driver_version": "580.95.05"}, "580.95.05 is not of driver_branch (nvidia_driver_branch) 535"),
+        ({"driver_policy": "upgrade"}, "unknown option driver_policy; the options are "),
+        ({"driver": "upgrade"}, "driver must be a dictionary; found text"),
+        ({"driver": {"policy": "latest"}}, "driver.policy (nvidia_driver_policy) must be one of auto, keep, install"),
+        ({"driver": {"brnch": 580}}, "driver has brnch, which is none of its settings: branch, busy"),
+        ({"packages": {"manager": "apt"}}, "packages is for scope driver only"),
+        ({"repository_key": "a2V5"}, "repository_key is for scope driver only"),
         ({"min_cuda": 12.1}, "min_cuda (dify_image_min_cuda) must be quoted in YAML"),
         ({"min_cuda": "12"}, "min_cuda (dify_image_min_cuda) must be a CUDA version with one dot"),
         ({"min_cuda": "12.8", "max_cuda": "12.4"}, "no CUDA is in between"),
@@ -186,13 +191,26 @@ def test_the_documentation_has_the_options_of_the_action():
     assert told == gpu_plan.ARGUMENT_SPEC
 
 
+def test_the_documentation_has_the_settings_of_a_driver():
+    documented = yaml.safe_load(stub.DOCUMENTATION)["options"]["driver"]["suboptions"]
+    assert set(documented) == set(_driver_settings.NAMES)
+    told = {name: (option["choices"], option["default"]) for name, option in documented.items() if "choices" in option}
+    assert told == {name: (list(choices), choices[0]) for name, choices in _driver_settings.CHOICES.items()}
+    defaults = {name: option["default"] for name, option in documented.items()}
+    assert _driver_settings.parse(defaults) == _driver_settings.Settings()
+    repository = documented["repository"]["suboptions"]
+    assert set(repository) == {field.name for field in dataclasses.fields(_driver_settings.Repository)}
+
+
 def test_the_documented_examples_are_accepted(context):
     fleet = decide(context, {"h1": nvidia()})
     for task in yaml.safe_load(stub.EXAMPLES):
         if "difyops.gpu.gpu_plan" not in task:
             continue
         options = task["difyops.gpu.gpu_plan"] or {}
-        if options.get("scope") == "fleet":
+        if options.get("scope") == "driver":
+            assert plan_driver(nvidia(), **options)["status"] in ("change", "blocked")
+        elif options.get("scope") == "fleet":
             assert decide(context, {"h1": nvidia()}, **options)["status"] == "ok"
         else:
             assert run(context, **{**options, **({"fleet": fleet} if "fleet" in options else {})})["status"] in ("change", "blocked")
@@ -261,8 +279,74 @@ def test_a_decision_is_kept_as_a_fact(context, monkeypatch):
 
 
 def test_the_wishes_reach_the_plan(context):
-    made = run(context, gpus=[0], apply=["driver", "image", "dify"], driver_policy="upgrade", driver_branch=580, max_cuda="13.0")
+    made = run(context, gpus=[0], apply=["driver", "image", "dify"], driver={"branch": 580, "reboot": "if_needed"}, max_cuda="13.0")
     assert (made["parts"]["driver"]["action"], made["parts"]["driver"]["to"]) == ("upgrade", "580")
     assert (made["image"]["variant"], made["image"]["devices"]) == ("cuda13.0", ["nvidia.com/gpu=all"])
     fleet = decide(context, {"a": nvidia("580.95.05")})
     assert run(context, {"nvidia": nvidia("580.95.05")}, fleet=fleet, apply=["image", "dify"])["image"]["variant"] == fleet["variant"]
+
+
+# --- the driver alone ---
+
+
+def plan_driver(facts, **options):
+    return gpu_plan.plan_driver(gpu_plan.validated({"scope": "driver", **options}), {"nvidia": facts} if facts else {}, "h1")
+
+
+def test_the_drivers_part_agrees_with_the_plan(context):
+    exact, consent = {"version": "580.95.05"}, {"reboot": "if_needed"}
+    for wanted in ({}, exact, {**exact, **consent}, {"state": "absent", **consent}):
+        for facts in (nvidia(), nvidia("580.95.05"), without_gpu(), nvidia(None, [gpu(A10, bound_driver=None, index=None)])):
+            part = run(context, {"nvidia": facts}, driver=wanted, apply=["driver"])
+            driver = plan_driver(facts, driver=wanted)
+            assert driver["host"] == "h1" and driver["schema"] == 1
+            if part["status"] == "blocked":
+                assert driver["status"] == "blocked" and part["blocked"] == driver["blocked"]
+                continue
+            assert (driver["status"] == "ok") is (driver["action"] == "none")
+            assert (driver["action"], driver["to"]) == (part["parts"]["driver"]["action"], part["parts"]["driver"]["to"])
+            assert driver["reboot"]["required"] is part["reboot"]["required"]
+
+
+def test_a_drivers_part_has_the_warnings_of_the_plan():
+    found = plan_driver(nvidia("470.256.02"), driver={})
+    assert "DG750" in [note["code"] for note in found["warnings"]]
+    assert len({note["code"] for note in found["warnings"]}) == len(found["warnings"])
+
+
+def test_what_the_role_has_fetched_reaches_the_work(monkeypatch):
+    seen = {}
+
+    def make(_host, decision, settings, packages, _today, key=None):
+        seen.update(action=decision.action, version=settings.version, packages=packages, key=key)
+        return {"warnings": []}
+
+    monkeypatch.setattr(_driver_work, "make", make)
+    key = base64.b64encode(b"-----BEGIN").decode()
+    bare = nvidia(None, [gpu(A10, bound_driver=None, index=None)])
+    plan_driver(bare, driver={"version": "580.95.05"}, packages={"manager": "apt"}, repository_key=key)
+    assert seen == {"action": "install", "version": "580.95.05", "packages": {"manager": "apt"}, "key": b"-----BEGIN"}
+    plan_driver(bare, packages={})
+    assert (seen["packages"], seen["key"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"hosts": ["h1"]}, "hosts is for scope fleet only"),
+        ({"repository_key": "no base64!"}, "repository_key must be the content of a key file in base64"),
+        ({"driver": {"version": 580.1}}, "driver.version (nvidia_driver_version) must be quoted in YAML"),
+    ],
+)
+def test_one_sentence_for_each_mistake_about_a_driver(options, sentence):
+    with pytest.raises(AnsibleActionFail) as caught:
+        plan_driver(nvidia(), **options)
+    assert str(caught.value).startswith("gpu_plan: ") and sentence in str(caught.value)
+
+
+def test_a_drivers_part_is_kept_as_a_fact(monkeypatch):
+    action = gpu_plan.ActionModule.__new__(gpu_plan.ActionModule)
+    monkeypatch.setattr(gpu_plan.ActionBase, "run", lambda *_args: {})
+    monkeypatch.setattr(action, "_task", type("Task", (), {"args": {"scope": "driver"}}), raising=False)
+    result = action.run(None, {"ansible_facts": {"nvidia": nvidia()}, "inventory_hostname": "h1"})
+    assert result["ansible_facts"] == {"gpu_driver": result["driver"]} and result["changed"] is False

@@ -9,7 +9,8 @@ import datetime
 from typing import Any
 
 import yaml
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _driver, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 
 TODAY = datetime.date(2026, 11, 22)
 CATALOG = _catalog.load([], "difyops/dify-gpu", "0.1.0")
@@ -50,7 +51,11 @@ def nvidia(version: str | None = "535.247.01", gpus: list[dict[str, Any]] | None
     """Return the facts of a host where everything works. `version` None is a host without a driver."""
     return {
         "schema": 1,
-        "host": {"kernel": {"running": "6.12.9-amd64", "next": None}},
+        "host": {
+            "os": {"id": "debian", "version": "13", "family": "debian", "name": "Debian GNU/Linux 13 (trixie)"},
+            "architecture": "x86_64",
+            "kernel": {"running": "6.12.9-amd64", "next": None},
+        },
         "gpus": [gpu()] if gpus is None else gpus,
         "driver": {
             "loaded": {"version": version, "flavour": "proprietary"} if version else None,
@@ -93,7 +98,7 @@ def without_gpu() -> dict[str, Any]:
 
 def wishes(**changed: Any) -> _planner.Wishes:
     """Return the decisions of the playbook for a host named h1: it leaves drivers, engine and toolkit alone. The build context is fixed."""
-    of_the_playbook = {"driver": _driver.Wish(_driver.KEEP), "apply": frozenset({"image", "dify"})}
+    of_the_playbook = {"driver": Settings(policy="keep"), "apply": frozenset({"image", "dify"})}
     return _planner.Wishes(host="h1", **{"context_digest": lambda: "c0ffee", "today": TODAY, **of_the_playbook, **changed})
 
 

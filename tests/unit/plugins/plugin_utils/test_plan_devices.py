@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver, _plan_codes, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _plan_codes, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     A100,
@@ -147,7 +148,7 @@ def test_without_a_driver_only_the_trouble_of_the_driver_is_told():
     facts = nvidia(None, [gpu(A10, bound_driver=None, index=None)])
     assert codes(plan(facts, gpus=("0",))["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED]
     # A driver that is to be installed tells nobody which GPU has the index 0 then.
-    wish = {"driver": _driver.Wish("install"), "apply": frozenset(_planner.PARTS)}
+    wish = {"driver": Settings(policy="install", reboot="if_needed"), "apply": frozenset(_planner.PARTS)}
     assert codes(plan(facts, gpus=("0",), **wish)["blocked"]) == [_plan_codes.NO_SUCH_GPU]
     assert plan(facts, gpus=("00:05.0",), **wish)["status"] == "change"
 
@@ -255,7 +256,7 @@ def test_a_gpu_without_a_name_is_not_counted():
     """A V100 that only the driver to come will have, beside a GPU in MIG mode: no specification has a name for it yet."""
     facts = host(["0:0", "0:1", "all"], [mig_gpu(5, 0), gpu(V100, 6, bound_driver=None, index=None, name="Tesla V100")])
     facts["driver"]["loaded"]["flavour"] = "open"
-    wish = {"driver": _driver.Wish("upgrade", 580)}
+    wish = {"driver": Settings(policy="upgrade", branch=580, reboot="if_needed")}
     brought = plan(facts, {}, apply=frozenset({"driver", "toolkit"}), **wish)
     assert (brought["status"], brought["parts"]["driver"]["action"]) == ("change", "upgrade")
     assert (brought["gpus"][1]["used"], brought["gpus"][1]["device"]) == (False, None) and brought["image"]["gpu_count"] == 0

@@ -9,7 +9,8 @@ import copy
 import datetime
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _driver, _plan_codes, _plan_parts, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _plan_codes, _plan_parts, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     B200,
@@ -33,7 +34,8 @@ def codes(entries):
 
 def brought(facts, policy="upgrade", branch=None, version=None, apply=EVERYTHING, dify=None, **changed):
     """Return the plan of a caller that brings every part to its plan."""
-    return plan(facts, {} if dify is None else dify, driver=_driver.Wish(policy, branch, version), apply=apply, **changed)
+    wanted = Settings(policy=policy, branch=branch, version=version, reboot="if_needed", busy="wait")
+    return plan(facts, {} if dify is None else dify, driver=wanted, apply=apply, **changed)
 
 
 def bare(board=A10, **changed):
@@ -113,7 +115,9 @@ def test_an_upgrade_goes_to_its_target(wish, before, to, expected_variant):
 )
 def test_a_driver_that_meets_its_target_stays(wish, version):
     made = brought(nvidia(version), **wish)
-    assert made["parts"]["driver"]["action"] == "none" and made["image"]["expected"] is False
+    # One that was asked for by name is ours from then on: its packages stay, and are pinned.
+    assert made["parts"]["driver"]["action"] == ("configure" if wish else "none") and made["parts"]["driver"]["to"] == version
+    assert made["image"]["expected"] is False and made["reboot"]["required"] is False and made["restart"]["reasons"] == []
 
 
 def test_the_best_branch_is_never_a_new_feature_branch_and_never_an_older_one():
@@ -125,10 +129,10 @@ def test_the_best_branch_is_never_a_new_feature_branch_and_never_an_older_one():
 @pytest.mark.parametrize(
     "boards, wish, sentence",
     [
-        ([V100], {"branch": 595}, "driver_branch (nvidia_driver_branch) is 595, and Tesla V100"),
+        ([V100], {"branch": 595}, "driver.branch (nvidia_driver_branch) is 595, and Tesla V100"),
         ([V100, B200], {}, "no supported branch drives"),
         ([B200], {"branch": 535}, "newer than branch 535"),
-        ([V100], {"version": "595.45.04"}, "driver_version (nvidia_driver_version) is 595.45.04"),
+        ([V100], {"version": "595.45.04"}, "driver.version (nvidia_driver_version) is 595.45.04"),
         ([("0xffff", None)], {}, "nobody here knows which driver"),
     ],
 )
@@ -154,13 +158,15 @@ def test_the_flavour_stays_where_it_can():
     assert brought(bare(V100), "install")["parts"]["driver"]["flavour"] == "proprietary"
 
 
-def test_an_installed_driver_that_is_not_loaded_is_loaded_by_a_reboot():
+def test_an_installed_driver_that_is_not_loaded_is_loaded():
     facts = fact(bare(), "driver", "installed", value={"version": "580.95.05", "flavour": "open"})
     for policy in ("install", "upgrade"):
         made = brought(facts, policy)
-        assert made["parts"]["driver"]["action"] == "configure" and made["reboot"]["required"] is True
+        assert made["parts"]["driver"]["action"] == "configure" and made["reboot"]["required"] is False
         assert (made["image"]["variant"], made["image"]["expected"]) == ("cuda13.2", True)
     assert codes(brought(facts, "keep")["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED]
+    held = fact(facts, "host", "nouveau_loaded", value=True)
+    assert brought(held, "install")["reboot"] == {"required": True, "reasons": ["driver 580.95.05 takes the GPU over from nouveau"]}
     older = fact(facts, "driver", "installed", value={"version": "535.247.01"})
     assert brought(older, "install")["image"]["variant"] == "cuda12.6"
     assert brought(older, "upgrade")["parts"]["driver"]["to"] == "580"
@@ -243,7 +249,8 @@ def test_a_reboot_into_a_kernel_without_the_module_is_not_planned(driver, runnin
     part = made["parts"]["driver"]
     assert (part["action"], part["to"], part["flavour"]) == ("install", "580.95.05", "open")
     assert f"kernel {upcoming or running} has " in part["reason"]
-    assert made["reboot"]["required"] is (upcoming == "6.9")
+    # The packages bring the module for the running kernel too, so nothing waits for a reboot.
+    assert made["reboot"]["required"] is False
     left = brought(facts, "keep")
     assert codes(left["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED] and "kernel 6." in left["blocked"][0]["message"]
     assert left["blocked"][0]["remedy"] == _plan_codes.CODES[_plan_codes.NEXT_KERNEL_WITHOUT_MODULE].remedy
@@ -256,7 +263,7 @@ def test_a_module_that_the_next_kernel_lacks_is_told_of_whatever_waits_for_a_reb
     assert _plan_codes.NEXT_KERNEL_WITHOUT_MODULE in codes(brought(facts, "install")["warnings"])
     made = brought(facts)
     assert made["parts"]["driver"]["action"] == "install" and "kernel 6.9" in made["parts"]["driver"]["reason"]
-    assert made["reboot"]["required"] is True and "kernel 6.9" in made["reboot"]["reasons"][0]
+    assert made["reboot"]["required"] is True and "535.247.01" in made["reboot"]["reasons"][0]
 
 
 def wrong_modules(flavour, *boards):
@@ -343,23 +350,29 @@ PINS = [
 def test_a_rule_that_holds_the_driver_is_told_of_before_the_change(pin, sentence):
     facts = nvidia("535.247.01")
     facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=True, pins=[pin])
-    notes = [note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.DRIVER_HELD]
+    left = brought(facts, apply=frozenset({"image", "dify"}))
+    notes = [note for note in left["warnings"] if note["code"] == _plan_codes.DRIVER_HELD]
     assert [sentence in note["message"] and "the role that changes drivers" in note["message"] for note in notes] == [True] * bool(sentence)
-    for made in (brought(facts, "install"), brought(facts, apply=frozenset({"image", "dify"}))):
-        assert _plan_codes.DRIVER_HELD not in codes(made["warnings"])
+    blocks = brought(facts)["blocked"]
+    assert [(block["code"], sentence in block["message"]) for block in blocks] == [(_plan_codes.HELD_BY_OTHERS, True)] * bool(sentence)
+    assert brought(facts, "install")["blocked"] == [] and _plan_codes.DRIVER_HELD not in codes(brought(facts, "install")["warnings"])
 
 
 def test_a_driver_without_packages_is_uninstalled_first():
     facts = fact(nvidia("535.247.01"), "driver", "installed", value=None)
-    note = next(note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.DRIVER_NOT_FROM_PACKAGES)
-    assert "535.247.01 was not installed from packages" in note["message"] and "uninstall it first" in note["message"]
+    block = next(block for block in brought(facts)["blocked"] if block["code"] == _plan_codes.DRIVER_NOT_FROM_PACKAGES)
+    assert "535.247.01 was not installed from packages" in block["message"] and "uninstall it first" in block["remedy"]
+    left = brought(facts, apply=frozenset({"image", "dify"}))
+    assert _plan_codes.DRIVER_NOT_FROM_PACKAGES in codes(left["warnings"]) and left["blocked"] == []
     assert _plan_codes.DRIVER_NOT_FROM_PACKAGES not in codes(brought(facts, "install")["warnings"])
 
 
 def test_the_fabric_manager_comes_with_the_driver():
     manager = {"installed": True, "version": "550.163.01", "running": True, "matches_driver": True, "needed": True}
     facts = fact(nvidia("550.163.01", [gpu(H100)]), "driver", "fabric_manager", value=manager)
-    note = next(note for note in brought(facts)["warnings"] if note["code"] == _plan_codes.FABRIC_MANAGER)
+    assert _plan_codes.FABRIC_MANAGER not in codes(brought(facts)["warnings"])
+    own = Settings(policy="upgrade", reboot="if_needed", fabric_manager="unmanaged")
+    note = next(n for n in plan(facts, {}, driver=own, apply=EVERYTHING)["warnings"] if n["code"] == _plan_codes.FABRIC_MANAGER)
     assert "driver 580 needs the fabric manager of exactly its version (here it is 550.163.01)" in note["message"]
     assert _plan_codes.FABRIC_MANAGER not in codes(brought(facts, "install")["warnings"])
     waiting = fact(facts, "driver", "installed", value={"version": "580.95.05", "flavour": "open"})
@@ -492,13 +505,15 @@ def test_a_service_whose_image_nobody_brings_is_blocked():
 
 def test_what_stops_for_a_moment():
     facts = nvidia("535.247.01")
-    facts["engine"]["gpu_containers"] = [{"name": "ollama"}, {"name": "dify-gpu-dify-gpu-1"}]
+    facts["engine"]["gpu_containers"] = [{"id": "1", "name": "ollama"}, {"id": "2", "name": "dify-gpu-dify-gpu-1"}]
     running = applied(brought(facts, "keep"))
     quiet = brought(facts, "keep", dify=running)
     assert quiet["status"] == "ok" and quiet["restart"] == {"engine": False, "service": False, "reasons": []}
-    made = brought(facts, dify=running)
+    drain = Settings(policy="upgrade", reboot="if_needed", busy="drain", drain_containers=("*",))
+    made = plan(facts, running, driver=drain, apply=EVERYTHING)
     assert made["restart"]["service"] is True and made["restart"]["engine"] is False
     assert "dify-gpu-dify-gpu-1, ollama" in made["restart"]["reasons"][0]
+    assert "has to end by itself" in brought(facts, dify=running)["restart"]["reasons"][0]
     off = fact(facts, "engine", "cdi_enabled", value=False)
     assert brought(off, "keep", dify=running)["restart"]["engine"] is True
 
@@ -588,13 +603,14 @@ def test_secure_boot_where_it_matters():
     assert "6.12.12" in note["message"]
     signed = fact(facts, "driver", "modules", value={"6.12.12": {"version": "580.95.05", "signer": "Canonical"}})
     assert _plan_codes.SECURE_BOOT not in codes(plan(signed)["warnings"])
-    assert _plan_codes.SECURE_BOOT in codes(brought(signed, branch=595)["warnings"])
+    refused = brought(signed, branch=595)["blocked"]
+    assert codes(refused) == [_plan_codes.SECURE_BOOT_REFUSES] and "mokutil --import" in refused[0]["remedy"]
 
 
 def test_packages_that_nothing_holds_where_it_matters():
     facts = nvidia("580.95.05")
     facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=False)
-    wish = {"driver": _driver.Wish("keep", None, "580.95.05")}
+    wish = {"driver": Settings(policy="keep", version="580.95.05")}
     assert _plan_codes.DRIVER_NOT_PINNED in codes(plan(facts, **wish)["warnings"])
     assert _plan_codes.DRIVER_NOT_PINNED not in codes(plan(facts)["warnings"])
     facts["driver"]["installed"]["version"] = "580.105.08"

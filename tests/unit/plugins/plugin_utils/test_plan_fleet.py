@@ -10,7 +10,8 @@ import json
 import random
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _driver, _fleet, _plan_codes, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _fleet, _plan_codes, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     B200,
@@ -86,7 +87,7 @@ def test_hosts_of_which_nothing_is_known():
 
 def test_a_driver_that_is_to_be_installed_is_known_enough():
     facts = {"a": nvidia("580.95.05"), "fresh": nvidia(None, [gpu(bound_driver=None, index=None)])}
-    made = decide(facts, driver=_driver.Wish("install"), apply=frozenset(_planner.PARTS))
+    made = decide(facts, driver=Settings(policy="install", reboot="if_needed"), apply=frozenset(_planner.PARTS))
     assert made["gpu_hosts"] == ["a", "fresh"] and made["variant"] == "cuda13.2"
 
 

@@ -10,7 +10,8 @@ import datetime
 import json
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _driver, _plan_codes, _plan_text, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _compose, _plan_codes, _plan_text, _planner, _recipe
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import CHOICES, Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     A100,
@@ -40,6 +41,9 @@ KEY = "/opt/dify-gpu/secrets/api_key.env"
 SECRETS = "/opt/dify-gpu/secrets"
 DIGEST = "sha256:" + "a" * 64
 ENABLED = _catalog.enabled(CATALOG)
+
+
+EVERYTHING = frozenset(_planner.PARTS)
 
 
 def codes(entries):
@@ -222,7 +226,7 @@ def test_a_broken_chain_is_loud_and_degrades_by_consent_only(code):
     "changed, code",
     [
         ({"gpus": ("5",)}, _plan_codes.NO_SUCH_GPU),
-        ({"driver": _driver.Wish("upgrade", 440), "apply": frozenset(_planner.PARTS)}, _plan_codes.DRIVER_IMPOSSIBLE),
+        ({"driver": Settings(branch=440, reboot="if_needed"), "apply": frozenset(_planner.PARTS)}, _plan_codes.DRIVER_IMPOSSIBLE),
         ({"min_cuda": "13.0"}, _plan_codes.NO_VARIANT_FITS),
         ({"max_cuda": "11.7"}, _plan_codes.NO_VARIANT_FITS),
         ({"features": ("fp8",)}, _plan_codes.NO_VARIANT_FITS),
@@ -237,11 +241,11 @@ def test_a_mistake_in_the_options_makes_no_cpu_host_of_a_sound_gpu_host(changed,
 
 def test_a_policy_that_a_sound_host_cannot_follow_makes_no_cpu_host_of_it():
     k80 = nvidia("470.256.02", [gpu(("0x102d", "3.7"), name="Tesla K80")])
-    made = plan(k80, {}, cpu_fallback="when_gpu_unusable", driver=_driver.Wish("upgrade"), apply=frozenset(_planner.PARTS))
+    made = plan(k80, {}, cpu_fallback="when_gpu_unusable", driver=Settings(policy="upgrade"), apply=EVERYTHING)
     assert (made["status"], made["mode"], codes(made["blocked"])) == ("blocked", "gpu", [_plan_codes.DRIVER_IMPOSSIBLE])
     # A driver that does not work and that nothing can take the place of is another matter.
     mixed = nvidia(None, [gpu(V100, 5, bound_driver=None, index=None), gpu(B200, 6, bound_driver=None, index=None)])
-    made = plan(mixed, {}, cpu_fallback="when_gpu_unusable", driver=_driver.Wish("install"), apply=frozenset(_planner.PARTS))
+    made = plan(mixed, {}, cpu_fallback="when_gpu_unusable", driver=Settings(policy="install"), apply=EVERYTHING)
     assert (made["status"], made["mode"]) == ("change", "degraded")
 
 
@@ -663,10 +667,14 @@ WANTS = st.fixed_dictionaries(
     optional={
         "apply": PARTS,
         "driver": st.builds(
-            _driver.Wish,
-            st.sampled_from(_driver.POLICIES),
-            st.none() | st.sampled_from([470, 580, 595, 999]),
-            st.none() | st.sampled_from(["535.247.01", "580.95.05"]),
+            Settings,
+            state=st.sampled_from(CHOICES["state"]),
+            policy=st.sampled_from(CHOICES["policy"]),
+            branch=st.none() | st.sampled_from([470, 580, 595, 999]),
+            version=st.none() | st.sampled_from(["535.247.01", "580.95.05"]),
+            flavour=st.sampled_from(CHOICES["flavour"]),
+            reboot=st.sampled_from(CHOICES["reboot"]),
+            reload=st.sampled_from(CHOICES["reload"]),
         ),
         "gpus": st.lists(st.sampled_from(["0", "1", "0:1", "0000:00:05.0", "GPU-aaaaaaaa"]), max_size=2).map(tuple),
         "min_cuda": st.sampled_from([None, "12.1"]),
@@ -677,7 +685,7 @@ WANTS = st.fixed_dictionaries(
         | st.sampled_from([{"variant": "cuda12.6", "blocked": []}, {"blocked": [{"code": "DG731", "message": "m"}]}]),
     },
 )
-ACTIONS = {"none", "install", "upgrade", "configure", "create", "update", "build", "pull"}
+ACTIONS = {"none", "remove", "install", "upgrade", "configure", "create", "update", "build", "pull"}
 
 
 @st.composite

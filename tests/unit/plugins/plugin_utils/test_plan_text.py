@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver, _fleet, _plan_text, _planner, _report
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _fleet, _plan_text, _planner, _report
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
     B200,
@@ -18,6 +19,8 @@ from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_docume
     wishes,
     without_gpu,
 )
+
+UPGRADE = {"driver": Settings(policy="upgrade", reboot="if_needed", busy="wait"), "apply": frozenset(_planner.PARTS)}
 
 
 def text(*plans, check=False):
@@ -64,24 +67,25 @@ WARNINGS
 
 def test_what_it_costs_is_said():
     facts = nvidia("535.247.01", [gpu(name="NVIDIA A10")])
-    facts["engine"]["gpu_containers"] = [{"name": "ollama"}]
+    facts["engine"]["gpu_containers"] = [{"id": "c0ffee", "name": "ollama"}]
     facts["driver"]["reboot_reasons"] = ["a new kernel is installed"]
-    made = plan(facts, applied(plan(facts)), driver=_driver.Wish(_driver.UPGRADE), apply=frozenset(_planner.PARTS))
+    drain = Settings(policy="upgrade", reboot="if_needed", busy="drain", drain_containers=("olla*",))
+    made = plan(facts, applied(plan(facts)), driver=drain, apply=frozenset(_planner.PARTS))
     lines = text(("a", made))
     assert "  driver    upgrade 535.247.01 -> 580 (the newest long-term support branch" in lines
-    assert "  cost      the service restarts; the driver is changed, and the containers that use a GPU stop: ollama;" in lines
+    assert "the service restarts; the driver is changed, and containers are stopped and started again: ollama;" in lines
     assert "  reboot    driver 580 takes the place of the loaded 535.247.01; a new kernel is installed" in lines
     assert "cuda13.2 with PyTorch 2.15.0, expected once the planned driver is loaded: CUDA 13.2 on driver branch 580" in lines
 
 
 def test_what_stops_is_said_where_no_container_is_known():
-    made = plan(nvidia("535.247.01"), {}, driver=_driver.Wish(_driver.UPGRADE), apply=frozenset(_planner.PARTS))
-    assert "  cost      the driver is changed, and whatever uses a GPU stops\n" in text(("a", made))
+    made = plan(nvidia("535.247.01"), {}, **UPGRADE)
+    assert "  cost      the driver is changed, and nothing uses a GPU now\n" in text(("a", made))
 
 
 def test_going_back_is_called_so():
     def told(before, **wish):
-        made = plan(nvidia(before), {}, driver=_driver.Wish(_driver.UPGRADE, **wish), apply=frozenset(_planner.PARTS))
+        made = plan(nvidia(before), {}, driver=Settings(**wish, reboot="if_needed"), apply=frozenset(_planner.PARTS))
         assert made["parts"]["driver"]["action"] == "upgrade"
         return text(("a", made))
 

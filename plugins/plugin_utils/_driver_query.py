@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What nvidia_packages_info is asked and answers, and which repository a host needs beside the sources that it answers to have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _document,
+    _driver_files,
+    _driver_names,
+    _driver_source,
+    _openpgp,
+    _plan_codes,
+)
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_files import Rendered
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_names import Wanted
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import DISTRIBUTION, NONE, NVIDIA, PRESENT, VERSION, option_of
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, DNF, Repository
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
+
+if TYPE_CHECKING:
+    from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
+    from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_target import Target
+    from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
+
+# Counts more than the role's own file of an earlier driver, which is still there while the transaction is tried.
+_TRIAL_PRIORITY = _driver_files.PRIORITY + 1
+
+
+class Answer:
+    """What nvidia_packages_info answered, read so that no answer can be a surprise."""
+
+    def __init__(self, packages: Mapping[str, Any]) -> None:
+        self.raw = packages
+        choice = packages.get("choice")
+        self.choice = choice if isinstance(choice, int) and not isinstance(choice, bool) and choice >= 0 else None
+        self.version = _document.text(packages, "version")
+        self.error = _document.text(packages, "error")
+        self.lists_at = _document.text(packages, "lists_at")
+        self.sources = _document.mappings(packages, "sources")
+        self.install = _named(packages, "install")
+        self.remove = _named(packages, "remove")
+
+    def available(self) -> dict[int, list[str]]:
+        """Return the driver versions that can be had, by branch, the newest branch first."""
+        found = _document.mapping(self.raw, "available")
+        known = {int(name): _document.texts(found, name) for name in found if isinstance(name, str) and name.isdecimal() and len(name) < 9}
+        return {branch: known[branch] for branch in sorted(known, reverse=True) if known[branch]}
+
+    def also(self, purpose: str) -> str | None:
+        """Return the package that was found for a purpose, None where none can be had."""
+        return _document.text(self.raw, "also", purpose)
+
+    def mib(self, *path: str) -> int | None:
+        """Return a size in MiB, None where it is not known."""
+        value = _document.at(self.raw, *path)
+        return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**40 else None
+
+
+def _named(packages: Mapping[str, Any], key: str) -> list[dict[str, str | None]]:
+    """Return the packages of a list, each with name, from and to."""
+    entries = _document.mappings(packages, key)
+    texts = [{part: _document.text(entry, part) for part in ("name", "from", "to")} for entry in entries]
+    return [entry for entry in texts if entry["name"]]
+
+
+# -- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def wanted(host: Host, settings: Settings, target: Target) -> Wanted:
+    """Return for which driver names are looked for. The host is one whose driver can be changed."""
+    here = _driver_source.target(host)
+    assert here is not None
+    source = target.source or (NVIDIA if here.manager == DNF else DISTRIBUTION)
+    return Wanted(here, source, target.branch, target.flavour, settings.kernel_modules, kernels(host))
+
+
+def kernels(host: Host) -> tuple[str, ...]:
+    """Return the running kernel and the one that boots next, as far as they are known."""
+    known = (_document.text(host.facts, "host", "kernel", key) for key in ("running", "next"))
+    return tuple(dict.fromkeys(name for name in known if name))
+
+
+def without_headers(host: Host) -> list[str]:
+    """Return the kernels whose headers are not on the host."""
+    there = _document.texts(host.facts, "host", "kernel", "headers")
+    return [kernel for kernel in kernels(host) if kernel not in there]
+
+
+def present(host: Host, settings: Settings, driver: Wanted, version: str | None) -> dict[str, Any]:
+    """Return the question about a driver that is to be there; `version` None for the newest of its branch."""
+    apt = driver.target.manager == APT
+    sets = [list(settings.packages)] if settings.packages else _driver_names.alternatives(driver)
+    stream = _driver_names.stream(driver)
+    pin = _driver_files.Pin(version or str(driver.branch), version is not None)
+    return {
+        "state": "present",
+        "branch": str(driver.branch),
+        "version": version,
+        "alternatives": sets,
+        "also": _also(host, settings, driver, version, sets),
+        "patterns": _driver_names.patterns(driver.target),
+        "stream": f"{_driver_names.MODULE}:{stream}" if stream else None,
+        "preferences": _driver_files.preferences(pin, _TRIAL_PRIORITY)["content"] if apt else None,
+    }
+
+
+def _also(host: Host, settings: Settings, driver: Wanted, version: str | None, sets: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    if settings.kernel_headers == PRESENT and any(_driver_names.builds(names) for names in sets):
+        for kernel in without_headers(host):
+            found[f"{_driver_names.HEADERS} {kernel}"] = _driver_names.headers(driver.target, kernel)
+    if settings.persistence and not settings.packages and _driver_names.persistence(driver):
+        found[_driver_names.PERSISTENCE] = _driver_names.persistence(driver)
+    if _driver_files.needs_fabric_manager(host, settings):
+        found[_driver_names.FABRIC_MANAGER] = _driver_names.fabric_manager(driver)
+    if driver.target.manager == APT and driver.source == NVIDIA and settings.pin != NONE:
+        exact = version or "{version}"
+        found[_driver_names.PINNING] = _driver_names.pinning(exact if settings.pin == VERSION else None, driver.branch)
+    return found
+
+
+def absent(here: _driver_source.Target) -> dict[str, Any]:
+    """Return the question about a driver that is to go."""
+    return {
+        "state": "absent",
+        "branch": None,
+        "version": None,
+        "alternatives": [],
+        "also": {},
+        "patterns": _driver_names.patterns(here),
+        "stream": None,
+        "preferences": None,
+    }
+
+
+# -- rules that are there --------------------------------------------------------------------------------------------
+
+
+def rules(host: Host, kind: str) -> list[str]:
+    """Return the names that the rules of one kind have, each once."""
+    pins = _document.mappings(host.facts, "driver", "installed", "pins")
+    names = [_document.text(pin, "name") for pin in pins if pin.get("kind") == kind]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def locks(host: Host) -> list[str]:
+    """Return dnf's locks on the driver as they are written, without those that only name versions to avoid."""
+    found = []
+    for pin in _document.mappings(host.facts, "driver", "installed", "pins"):
+        name, value = _document.text(pin, "name"), _document.text(pin, "value")
+        if pin.get("kind") == "versionlock" and name and not (value or "").startswith("!"):
+            found.append(f"{name}-{value}" if value else name)
+    return list(dict.fromkeys(found))
+
+
+# -- the repository --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A repository that the host is to have: its files, where its key comes from (None for keys that the host has), and what is wrong."""
+
+    files: Mapping[str, Rendered]
+    key: Mapping[str, str | None] | None
+    change: bool
+    block: Block | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the form that the plan has."""
+        return {"files": dict(self.files), "key": dict(self.key) if self.key is not None else None, "change": self.change}
+
+
+def repository(host: Host, settings: Settings, source: str, answer: Answer | None, key: bytes | None) -> Needed | None:
+    """Return the repository that the host needs for a source of packages, None where its own sources will do or before they are known."""
+    here = _driver_source.target(host)
+    if answer is None or here is None:
+        return None
+    named = _driver_source.repository(host, settings, source)
+    if named is None:
+        added = _driver_files.components_added(here, answer.sources) if here.manager == APT and source == DISTRIBUTION else None
+        if added is None:
+            return None
+        if _driver_files.EMBEDDED in added["content"]:
+            return Needed({}, None, True, _embedded(here))
+        return _needed(host, answer, {_driver_files.APT_SOURCES: added}, None, None)
+    file = _driver_files.APT_SOURCES if here.manager == APT else _driver_files.YUM_REPO
+    if not settings.repository.url and file not in _driver_files.managed(host):
+        # dnf has one source only, so whatever has the driver will do.
+        enough = here.manager == DNF and answer.choice is not None and not _driver_files.has_ours(answer.sources)
+        if enough or _driver_files.has_own(answer.sources, named.url):
+            return None
+    return _with_key(host, here, named, answer, file, key)
+
+
+def _with_key(host: Host, here: _driver_source.Target, named: Repository, answer: Answer, file: str, key: bytes | None) -> Needed:
+    path = _driver_files.APT_KEY if here.manager == APT else _driver_files.RPM_KEY
+    own = bool(named.key)
+    signed_by = path if own else here.keyring
+    content = _driver_files.sources(named, signed_by) if here.manager == APT else _driver_files.yum_repo(named)
+    fetched = {"source": named.key, "fingerprint": named.fingerprint, "path": path} if own else None
+    needed = _needed(host, answer, {file: content}, fetched, path if own else None)
+    if not own or not needed.change:
+        return needed
+    if named.fingerprint is None and "://" in named.key:
+        return Needed(needed.files, fetched, True, _nameless(named))
+    if key is None:
+        return needed
+    try:
+        found = _openpgp.fingerprints(key)
+        text = _driver_files.key(key)
+    except _openpgp.KeyFileError as exc:
+        return Needed(needed.files, fetched, True, _wrong(named, f"it {exc}"))
+    # A second key in the file would sign for the repository too.
+    if named.fingerprint is not None and set(found) != {named.fingerprint}:
+        return Needed(needed.files, fetched, True, _wrong(named, f"it has {', '.join(found)}"))
+    return Needed({**needed.files, path: text}, fetched, needed.change)
+
+
+def _needed(
+    host: Host, answer: Answer, files: Mapping[str, Rendered], key: Mapping[str, str | None] | None, key_path: str | None
+) -> Needed:
+    there = all(_driver_files.is_there(host, path, file) for path, file in files.items())
+    there = there and (key_path is None or key_path in _driver_files.managed(host))
+    # The facts are older than the answer: what the role has just added is among the sources already.
+    return Needed(files, key, not there and not _driver_files.is_read(answer.sources, files))
+
+
+def _embedded(here: _driver_source.Target) -> Block:
+    """Return that a source with its key in itself cannot be added to: a second file for its repository would have to have the same key."""
+    parts = ", ".join(here.components)
+    message = f"the host's own package sources lack {parts}, and have their key inside, so nothing can be added to them"
+    remedy = f"add {parts} to the sources of {here.codename} in /etc/apt, or name a mirror in {option_of('repository')}"
+    return Block("driver", _plan_codes.NO_SUCH_DRIVER, message, remedy)
+
+
+def _nameless(named: Repository) -> Block:
+    message = f"the fingerprint of the key {named.key} of the repository {named.url} is not known here, so nobody could tell a wrong key"
+    name = option_of("repository")
+    remedy = f"set fingerprint in {name} to the one that NVIDIA or whoever signs the repository names; gpg --show-keys shows that of a file"
+    return Block("driver", _plan_codes.WRONG_KEY, message, remedy)
+
+
+def _wrong(named: Repository, found: str) -> Block:
+    wanted_key = named.fingerprint or "any public key"
+    message = f"the key {named.key} of the repository {named.url} is not the one expected, {wanted_key}: {found}"
+    remedy = f"look who changed it before anything else; where the new key is right, set fingerprint in {option_of('repository')}"
+    return Block("driver", _plan_codes.WRONG_KEY, message, remedy)
+
+
+def stale_repository(host: Host, needed: Mapping[str, Any] | None, source: str | None, settled: bool) -> dict[str, None]:
+    """Return the repository's files of an earlier driver that are to go: only where it is known that the host needs none of ours."""
+    if not settled or needed is not None or source is None:
+        return {}
+    return {path: None for path in _driver_files.OF_REPOSITORY if path in _driver_files.managed(host)}
