@@ -39,6 +39,9 @@ struct sim_process {
     int gi, ci;                   /* MIG instances it runs on; SIM_NA: none */
 };
 
+/* Which kernel driver the profile binds to a GPU. A rival is one that a blacklist keeps out: nouveau, nova_core. */
+enum sim_owner { OWNER_DEFAULT, OWNER_NVIDIA, OWNER_RIVAL, OWNER_OTHER };
+
 /* A GPU, or a MIG device of one (then `parent` is it). */
 struct sim_gpu {
     char pci[32];                 /* 0000:3b:00.0 */
@@ -55,6 +58,7 @@ struct sim_gpu {
     int mig_current, mig_pending; /* 0, 1 or SIM_NA */
     int error;                    /* NVML code that calls about this GPU return; 0: none */
     bool error_at_handle;         /* already asking for the handle fails */
+    enum sim_owner owner;         /* as the profile says it for this GPU */
     bool foreign;                 /* another driver than nvidia is bound to it, so the libraries do not see it */
     int fabric_state, fabric_status; /* NVML's numbers; state SIM_NA: follows the fabric manager */
     int recovery_action;          /* NVML's number */
@@ -74,7 +78,8 @@ struct sim_state {
     struct sim_gpu gpu[SIM_MAX_GPUS];
     struct sim_gpu mig[SIM_MAX_GPUS * SIM_MAX_MIG];
     int nvswitches;
-    bool all_foreign;             /* another driver than nvidia is bound to all of them */
+    enum sim_owner owner;         /* of the GPUs of which the profile says nothing else */
+    bool rivals_gone;             /* nouveau and nova_core were kept out at this boot */
     bool fabric;                  /* the GPUs are in an NVLink fabric, which needs its manager */
     char fabric_manager[32];      /* version of the running one; empty: none runs */
     int nvml_init_error, cu_init_error;

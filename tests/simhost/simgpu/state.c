@@ -115,6 +115,12 @@ static void add_up_memory(struct sim_gpu *gpu) {
         gpu->used = held;
 }
 
+static enum sim_owner owner(const char *driver) {
+    if (!strcmp(driver, "nvidia"))
+        return OWNER_NVIDIA;
+    return !strcmp(driver, "nouveau") || !strcmp(driver, "nova_core") ? OWNER_RIVAL : OWNER_OTHER;
+}
+
 static void set_gpu(struct sim_gpu *gpu, const char *key, const char *value) {
     if (!strcmp(key, "pci")) {
         copy(gpu->pci, sizeof gpu->pci, value);
@@ -143,7 +149,7 @@ static void set_gpu(struct sim_gpu *gpu, const char *key, const char *value) {
     else if (!strcmp(key, "mig_pending")) gpu->mig_pending = number(value);
     else if (!strcmp(key, "error")) gpu->error = number(value);
     else if (!strcmp(key, "error_at")) gpu->error_at_handle = !strcmp(value, "handle");
-    else if (!strcmp(key, "bound_driver")) gpu->foreign = strcmp(value, "nvidia");
+    else if (!strcmp(key, "bound_driver")) gpu->owner = owner(value);
     else if (!strcmp(key, "fabric_state")) gpu->fabric_state = number(value);
     else if (!strcmp(key, "fabric_status")) gpu->fabric_status = number(value);
     else if (!strcmp(key, "recovery_action")) gpu->recovery_action = number(value);
@@ -184,7 +190,7 @@ static void set_key(struct sim_state *state, const char *key, const char *value)
     else if (!strcmp(key, "cu_init_error")) state->cu_init_error = number(value);
     else if (!strcmp(key, "nvswitches")) state->nvswitches = number(value);
     else if (!strcmp(key, "fabric")) state->fabric = !strcmp(value, "yes");
-    else if (!strcmp(key, "bound_driver")) state->all_foreign = strcmp(value, "nvidia");
+    else if (!strcmp(key, "bound_driver")) state->owner = owner(value);
     else if (!strcmp(key, "hang")) copy(state->hang, sizeof state->hang, value);
 }
 
@@ -193,6 +199,8 @@ static void set_loaded(struct sim_state *state, const char *key, const char *val
         copy(state->loaded, sizeof state->loaded, value);
     else if (!strcmp(key, "fabric_manager"))
         copy(state->fabric_manager, sizeof state->fabric_manager, value);
+    else if (!strcmp(key, "rivals"))
+        state->rivals_gone = !strcmp(value, "gone");
 }
 
 static void read_pairs(const char *path, struct sim_state *state,
@@ -220,7 +228,8 @@ void sim_read(struct sim_state *state) {
     state->fabric = state->fabric || state->nvswitches;
     for (int i = 0; i < state->gpu_count; i++) {
         struct sim_gpu *gpu = &state->gpu[i];
-        gpu->foreign = gpu->foreign || state->all_foreign;
+        enum sim_owner bound = gpu->owner != OWNER_DEFAULT ? gpu->owner : state->owner;
+        gpu->foreign = bound == OWNER_OTHER || (bound == OWNER_RIVAL && !state->rivals_gone);
         add_up_memory(gpu);
         link_mig(gpu);
         for (int slot = 0; slot < SIM_MAX_MIG; slot++)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from simhostlib._common import HERE, SimhostError
+from simhostlib._systems import DEFAULT_SYSTEM, SYSTEMS, System
 
 DEFAULT_FLEET = HERE / "fleets" / "demo.json"
 INNER_PORTS = {"ssh": 22, "api": 8000}
 IMAGES = ("python", "cuda")
 ASSETS = ("wheels", "models")
-HOST_KEYS = {"profile", "publish", "images", "mounts", "pynvml", "without"}
+HOST_KEYS = {"os", "profile", "set", "publish", "images", "mounts", "pynvml", "without", "repositories"}
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,17 @@ class Host:
     container: str
     profile: Path | None
     publish: dict[str, int]
+    system: System = SYSTEMS[DEFAULT_SYSTEM]
+    overrides: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     mounts: dict[str, str] = field(default_factory=dict)
     pynvml: bool = False
     without: list[str] = field(default_factory=list)
+    repositories: bool = False
+
+    def profile_text(self) -> str | None:
+        """The profile with what the fleet file sets otherwise; None for a host without one."""
+        return with_overrides(self.profile.read_text(encoding="utf-8"), self.overrides) if self.profile else None
 
     @property
     def volume(self) -> str:
@@ -79,13 +87,14 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
         for wanted in raw.get(key, ()):
             if wanted not in known:
                 raise SimhostError(f"{path}: {key} of host {name} names {wanted!r}; known are {', '.join(known)}.")
-    profile = None
-    if raw.get("profile"):
-        try:
-            profile = profile_file(raw["profile"], path.parent)
-        except SimhostError as error:
-            raise SimhostError(f"{path}: host {name} wants {error}") from None
-    return Host(
+    try:
+        profile = profile_file(raw["profile"], path.parent) if raw.get("profile") else None
+    except SimhostError as error:
+        raise SimhostError(f"{path}: host {name} wants {error}") from None
+    system = raw.get("os", DEFAULT_SYSTEM)
+    if system not in SYSTEMS:
+        raise SimhostError(f"{path}: host {name} has the os {system!r}; known are {', '.join(SYSTEMS)}.")
+    made = Host(
         name=name,
         container=f"{prefix}-{name}",
         profile=profile,
@@ -94,7 +103,20 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
         mounts=dict(raw.get("mounts", {})),
         pynvml=bool(raw.get("pynvml", False)),
         without=list(raw.get("without", [])),
+        system=SYSTEMS[system],
+        overrides=list(raw.get("set", [])),
+        repositories=bool(raw.get("repositories", False)),
     )
+    refuse_packages(made, made.profile_text())
+    if made.images and not made.system.engine:
+        raise SimhostError(f"{path}: host {name} is to get images, and {system} has no engine here.")
+    return made
+
+
+def refuse_packages(host: Host, profile: str | None) -> None:
+    """Drivers of a profile are Debian packages, which a host with rpm cannot have."""
+    if host.system.manager == "rpm" and profile and any(line.startswith("driver_version=") for line in profile.splitlines()):
+        raise SimhostError(f"{host.name} has rpm: its drivers come from the stub repositories only, so set driver_version= to nothing.")
 
 
 def load(path: Path) -> Fleet:

@@ -16,10 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from simhostlib import _assets, _images
+from simhostlib import _assets, _images, _repository
 from simhostlib._common import SimhostError, cache, digest, ensure_tool, locked, run, say
 from simhostlib._engine import docker
-from simhostlib._fleet import INNER_PORTS, Fleet, Host
+from simhostlib._fleet import INNER_PORTS, Fleet, Host, refuse_packages
 
 READY_SECONDS = 90
 LABEL = "org.difyops.simhost"
@@ -85,11 +85,16 @@ def state(host: Host) -> str:
 def _files(host: Host) -> bytes:
     """What a new container gets before its first start: the key, the profile, the device's number."""
     files = {"root/.ssh/authorized_keys": (key_file().with_suffix(".pub").read_bytes(), 0o600)}
-    if host.profile:
-        files["etc/simgpu/profile"] = (host.profile.read_bytes(), 0o644)
+    profile = host.profile_text()
+    if profile is not None:
+        files["etc/simgpu/profile"] = (profile.encode(), 0o644)
         files["etc/simgpu/device"] = (backing_device().encode() + b"\n", 0o644)
+    files.update({path: (text.encode(), 0o644) for path, text in host.system.files.items()})
+    if host.repositories:
+        files.update(_repository.host_files(host.system))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
+        # The copy changes mode and owner of folders that are there already to these.
         for name, mode in (("root/.ssh", 0o700), ("etc/simgpu", 0o755)):
             if any(path.startswith(name) for path in files):
                 folder = tarfile.TarInfo(name)
@@ -103,10 +108,13 @@ def _files(host: Host) -> bytes:
 
 
 def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, Path]) -> None:
+    """A new container, not started."""
     arguments = [f"--name={host.container}", f"--hostname={host.name}", f"--network={fleet.prefix}", *FLAGS]
     arguments += [f"--volume={host.volume}:/var/lib/docker", f"--label={LABEL}={fleet.prefix}", f"--label={LABEL}.digest={mark}"]
     arguments += [f"--publish=127.0.0.1:{port}:{INNER_PORTS[name]}" for name, port in host.publish.items()]
     arguments += [f"--volume={folders[kind]}:{target}:ro" for kind, target in host.mounts.items()]
+    if host.repositories:
+        arguments.append(f"--volume={folders[_repository.KIND]}:{_repository.ON_HOST}:ro")
     if host.profile:
         arguments.append(f"--device-cgroup-rule=c {backing_device()} rwm")
     docker("create", *arguments, image)
@@ -117,7 +125,7 @@ def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, 
 
 def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, Path]) -> None:
     """Creates or starts the container; one that was made from other inputs is replaced by a fresh host."""
-    mark = digest([image, repr(host), _files(host)])
+    mark = digest([image, repr(host), _files(host), *([folders[_repository.KIND].name] if host.repositories else [])])
     found = _inspect(host.container)
     if found and found["Config"]["Labels"].get(f"{LABEL}.digest") != mark:  # type: ignore[index]
         say(f"{host.name}: its inputs changed, so it is made anew, with nothing of the former one")
@@ -139,16 +147,21 @@ def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, P
 
 def _prepare(host: Host) -> None:
     """What differs between hosts of the same image; once, after the first boot (which installs packages too)."""
-    steps = ["set -e", f"test ! -e {PREPARED} || exit 0"]
+    steps = ["set -e", f"test ! -e {PREPARED} || exit 0", *host.system.prepare]
+    if host.repositories:
+        steps += _repository.prepare(host.system)
     if host.without:
         steps.append(f"dpkg --remove {shlex.join(host.without)}")
     if host.pynvml:
         steps.append("cp -r /usr/lib/simgpu/pynvml/. /usr/lib/python3/dist-packages/")
     if host.profile:
-        steps.append("rm -rf /usr/lib/simgpu/pynvml")
+        stand_in = {"deb": "update-initramfs", "rpm": "dracut"}[host.system.manager]
+        steps += ["rm -rf /usr/lib/simgpu/pynvml", f"ln -sf /usr/lib/simgpu/bin/initramfs /usr/sbin/{stand_in}"]
     else:
         # Nothing that simulates stays on a host that is real.
+        diversion = "dpkg-divert --quiet --local --rename --divert /usr/sbin/$program.kmod --remove /usr/sbin/$program"
         steps += [
+            f"for program in modprobe rmmod; do rm /usr/sbin/$program; {diversion}; done",
             "systemctl disable simgpu.service",
             "rm -rf /usr/lib/simgpu /etc/systemd/system/simgpu.service",
             "systemctl daemon-reload",
@@ -163,8 +176,10 @@ def ssh_command(host: Host) -> list[str]:
 
 
 def wait_ready(host: Host) -> None:
-    """Waits until systemd is up, SSH lets in and the engine inside answers."""
-    check = "systemctl is-system-running --wait; docker version --format '{{.Server.Version}}'"
+    """Waits until systemd is up, SSH lets in and the engine inside answers, where there is one."""
+    check = "systemctl is-system-running --wait"
+    if host.system.engine:
+        check += "; docker version --format '{{.Server.Version}}'"
     deadline = time.monotonic() + READY_SECONDS
     seen = "nothing answered on the SSH port"
     while time.monotonic() < deadline:
@@ -204,13 +219,16 @@ def up(fleet: Fleet, names: list[str]) -> None:
     """Starts hosts; returns when all are ready."""
     hosts = fleet.select(names)
     ensure_tool("ssh")
-    image, inner = _images.build(sorted({kind for host in hosts for kind in host.images}))
+    kinds = {host.system.image for host in hosts}
+    images, inner = _images.build(sorted(kinds), sorted({kind for host in hosts for kind in host.images}))
     folders = _assets.ensure(sorted({kind for host in hosts for kind in host.mounts}))
+    if any(host.repositories for host in hosts):
+        folders[_repository.KIND] = _repository.ensure()
     if not docker("network", "ls", "--quiet", "--filter", f"name=^{fleet.prefix}$").strip():
         docker("network", "create", "--label", f"{LABEL}={fleet.prefix}", fleet.prefix)
 
     def start(host: Host) -> None:
-        _ensure_container(fleet, host, image, folders)
+        _ensure_container(fleet, host, images[host.system.image], folders)
         wait_ready(host)
         _prepare(host)
         for kind in host.images:
@@ -263,8 +281,19 @@ def reboot(host: Host) -> None:
 
 def switch(host: Host, profile: str) -> None:
     """Gives a running host another profile: its driver packages, its module, its GPUs. Nothing else of it changes."""
+    _on_host(host, "simgpu_switch.py", profile)
+
+
+def reset(host: Host) -> None:
+    """Makes a host bare again: no driver packages, nothing of the product, the profile of the fleet file."""
+    _on_host(host, "simgpu_reset.py", host.profile_text() or "")
+
+
+def _on_host(host: Host, program: str, profile: str) -> None:
+    """Runs a program of the host on a profile."""
     if not host.profile:
         raise SimhostError(f"{host.name} has no profile in its fleet file, so nothing on it simulates.")
     if state(host) != "running":
         raise SimhostError(f"{host.name} is not running: start it with `simhost up`.")
-    docker("exec", "--interactive", host.container, "python3", "/usr/lib/simgpu/simgpu_switch.py", text=profile, timeout=READY_SECONDS)
+    refuse_packages(host, profile)
+    docker("exec", "--interactive", host.container, "python3", f"/usr/lib/simgpu/{program}", text=profile, timeout=READY_SECONDS)

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from simhostlib import _assets
 from simhostlib._common import HERE, SimhostError, cache, digest, ensure_tool, locked, run, say
@@ -32,6 +33,11 @@ RUN apt-get update \\
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 LABEL org.difyops.simulated=true
 """
+# Without an engine: Debian 12's cannot do CDI, and its hosts are for Debian's own NVIDIA packages.
+BARE_PACKAGES = "systemd systemd-sysv dbus python3 python3-apt openssh-server ca-certificates curl iproute2 kmod pciutils procps"
+ENGINE_PACKAGES = "python3-docker docker.io docker-cli docker-compose docker-buildx docker-registry iptables"
+# dnf for hosts that look like Enterprise Linux; the rest builds the stub repositories.
+RPM_PACKAGES = "dnf python3-dnf dnf-plugins-core python3-systemd rpm createrepo-c gnupg"
 # Changed by hand when the way of building changes and not only its inputs.
 RECIPE = "2"
 
@@ -146,20 +152,38 @@ def _docker_build(context: Path, name: str, arguments: dict[str, str]) -> None:
         raise SimhostError(f"the image {name} could not be built:\n{tail}")
 
 
-def host_image() -> str:
-    """The image of the hosts themselves."""
-    trixie = _base("debian13", "trixie", "ca-certificates")
+class Kind(NamedTuple):
+    """An image of hosts: the suite it is made of, its packages, and what it has beyond those."""
+
+    suite: str
+    packages: str
+    extra: str = ""
+
+
+HOST_KINDS = {
+    "host": Kind("trixie", f"{BARE_PACKAGES} {ENGINE_PACKAGES}"),
+    "host-rpm": Kind("trixie", f"{BARE_PACKAGES} {ENGINE_PACKAGES}", RPM_PACKAGES),
+    "host-bookworm": Kind("bookworm", BARE_PACKAGES),
+}
+
+
+def host_image(kind_name: str = "host") -> str:
+    """An image of hosts, by its kind."""
+    kind = HOST_KINDS[kind_name]
     python = _base("python", "bookworm", PYTHON_PACKAGES)
+    base = python if kind.suite == "bookworm" else _base("debian13", kind.suite, "ca-certificates")
     wheel = _assets.pynvml_wheel()
-    name = f"{REPOSITORY}/host:{digest([RECIPE, trixie, python, HERE / 'host-image', HERE / 'simgpu', wheel.name])}"
+    inputs = [RECIPE, base, python, *kind, HERE / "host-image", HERE / "simgpu", wheel.name]
+    name = f"{REPOSITORY}/{kind_name}:{digest(inputs)}"
     if image_id(name):
         return name
-    say(f"building {name} (systemd and a Docker engine on Debian 13)")
+    say(f"building {name} (systemd on {kind.suite}{', a Docker engine' if ENGINE_PACKAGES in kind.packages else ''})")
     with _work_folder() as context:
         shutil.copytree(HERE / "host-image", context, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(HERE / "simgpu", context / "simgpu")
         shutil.unpack_archive(str(wheel), context / "pynvml", "zip")
-        _docker_build(context, name, {"BASE": trixie, "BUILD": python})
+        _docker_build(context, name, {"BASE": base, "BUILD": python, "PACKAGES": kind.packages, "EXTRA": kind.extra})
+    _forget_former(kind_name, name)
     return name
 
 
@@ -189,13 +213,10 @@ def cuda_image() -> str:
 BUILDERS = {"python": python_image, "cuda": cuda_image}
 
 
-def build(kinds: list[str]) -> tuple[str, dict[str, str]]:
-    """Builds what is missing: the host image, and those of `kinds`. Returns its name and the names by kind."""
+def build(host_kinds: list[str], kinds: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Builds what is missing: images of hosts, and those of `kinds`. Returns their names by kind."""
     with locked("build"):
-        host = host_image()
-        names = {kind: BUILDERS[kind]() for kind in kinds}
-        _forget_former("host", host)
-        return host, names
+        return {kind: host_image(kind) for kind in host_kinds}, {kind: BUILDERS[kind]() for kind in kinds}
 
 
 def _forget_former(kind: str, current: str) -> None:

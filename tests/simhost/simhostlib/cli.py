@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from simhostlib import _assets, _hosts, _images
+from simhostlib import _assets, _hosts, _images, _repository
 from simhostlib._common import SimhostError, cache, say
 from simhostlib._engine import answers, docker, ensure_engine, stop_own_engine
 from simhostlib._fleet import ASSETS, DEFAULT_FLEET, IMAGES, Fleet, load, profile_file, with_overrides
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("host", metavar="HOST")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
     command("reboot", "reboot a host from inside and wait").add_argument("host", metavar="HOST")
+    command("reset", "make a running host bare again: no driver packages, nothing of the product").add_argument("host", metavar="HOST")
     profile = command("profile", "give a running host another profile, in about a second")
     profile.add_argument("host", metavar="HOST")
     profile.add_argument("profile", metavar="NAME", help="of profiles/, or a path beside the fleet file")
@@ -49,7 +50,7 @@ def _status(fleet: Fleet, _arguments: argparse.Namespace) -> None:
     for host in fleet.hosts.values():
         profile = host.profile.stem if host.profile else "-"
         ports = " ".join(f"{name}=127.0.0.1:{port}" for name, port in host.publish.items())
-        print(f"{host.name:<12} {_hosts.state(host):<10} {profile:<12} {ports}")
+        print(f"{host.name:<12} {_hosts.state(host):<10} {host.system.name:<12} {profile:<12} {ports}")
 
 
 def _purge() -> None:
@@ -74,7 +75,8 @@ def _up(fleet: Fleet, arguments: argparse.Namespace) -> None:
 
 def _build(_fleet: Fleet, _arguments: argparse.Namespace) -> None:
     ensure_engine()
-    _images.build(list(IMAGES))
+    _images.build(list(_images.HOST_KINDS), list(IMAGES))
+    _repository.ensure()
 
 
 def _download(_fleet: Fleet, _arguments: argparse.Namespace) -> None:
@@ -92,6 +94,12 @@ def _down(fleet: Fleet, arguments: argparse.Namespace) -> None:
 
 def _reboot(fleet: Fleet, arguments: argparse.Namespace) -> None:
     _hosts.reboot(fleet.select([arguments.host])[0])
+
+
+def _reset(fleet: Fleet, arguments: argparse.Namespace) -> None:
+    host = fleet.select([arguments.host])[0]
+    _hosts.reset(host)
+    print(f"{host.name}: reset", flush=True)
 
 
 def _profile(fleet: Fleet, arguments: argparse.Namespace) -> None:
@@ -117,8 +125,9 @@ COMMANDS = {
     "reboot": _reboot,
     "exec": _exec,
     "profile": _profile,
+    "reset": _reset,
 }
-NEED_RUNNING = ("status", "reboot", "exec", "profile")
+NEED_RUNNING = ("status", "reboot", "exec", "profile", "reset")
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ import simgpu_profile
 import simgpu_stub
 import yaml
 from conftest import PROFILES, SIMHOST, Machine
-from simhostlib import _common, _fleet
+from simhostlib import _common, _fleet, _images, _systems
 
 REPOSITORY = SIMHOST.parent.parent
 FLEETS = sorted((SIMHOST / "fleets").glob("*.json"))
@@ -62,6 +62,10 @@ GOOD = {"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}}}}
         ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "colour": 1}}}, "unknown key 'colour'"),
         ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "profile": "b200"}}}, "wants the profile 'b200'"),
         ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "images": ["x"]}}}, "images of host h names 'x'"),
+        ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "os": "beos"}}}, "has the os 'beos'; known are debian13"),
+        ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "profile": "a10-535", "set": ["x"]}}}, "'x' is not of the form"),
+        ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "profile": "a10-535", "os": "el9"}}}, "h has rpm"),
+        ({"prefix": "p", "hosts": {"h": {"publish": {"ssh": 1}, "images": ["cuda"], "os": "debian12"}}}, "has no engine here"),
         ({"prefix": "p", "hosts": {"a": {"publish": {"ssh": 1}}, "b": {"publish": {"ssh": 1}}}}, "published by a and by b"),
     ],
 )
@@ -196,7 +200,7 @@ def test_kernel_modules_are_true_elf_files(tmp_path: Path, flavour: str, license
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl signs the modules")
 def test_signed_modules_end_as_the_kernel_wants() -> None:
-    module = simgpu_kernel.signed(b"module", "A signer")
+    module = simgpu_kernel.signed(b"module", simgpu_kernel.new_key("A signer"))
     assert module.startswith(b"module")
     assert module.endswith(simgpu_kernel.SIGNATURE_END)
     head = module[: -len(simgpu_kernel.SIGNATURE_END)]
@@ -265,3 +269,16 @@ def test_nvswitches() -> None:
     assert [switch["pci"] for switch in switches] == [f"0000:{bus}:00.0" for bus in ("07", "08", "09", "0a")]
     assert simgpu_boot.pci_config(switches[0])[9:12] == bytes([0x00, 0x80, 0x06])
     assert simgpu_boot.nvswitches({}) == []
+
+
+def test_a_bare_host_of_every_system(tmp_path: Path) -> None:
+    hosts = {
+        f"h{number}": {"os": name, "profile": "a10-535", "set": ["driver_version=", "mok=enrolled"], "publish": {"ssh": number}}
+        for number, name in enumerate(_systems.SYSTEMS)
+    }
+    for host in _fleet.load(write(tmp_path / "fleet.json", {"prefix": "p", "hosts": hosts})).hosts.values():
+        text = host.profile_text() or ""
+        assert "driver_version" not in text
+        assert text.endswith("mok=enrolled\n")
+        assert host.system.image in _images.HOST_KINDS
+        assert ("usr/lib/os-release" in host.system.files) == (not host.system.name.startswith("debian"))

@@ -8,8 +8,10 @@ Runs at boot, before the container engine and SSH; running it again is what unlo
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
+import re
 import shutil
 import stat
 import struct
@@ -23,6 +25,9 @@ import simgpu_stub
 RUN = "/run/simgpu"
 REAL = RUN + "/real"
 SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+MOK_LIST = "MokListRT-605dab50-e046-4300-abb6-3dd810dd8b23"
+MODPROBE_D = "/etc/modprobe.d"
+INITRAMFS_LOG = "/var/log/simgpu-initramfs.log"
 NVSWITCH_CLASS = "0x068000"
 
 
@@ -90,11 +95,45 @@ def provision(profile: dict[str, str]) -> None:
     write(simgpu_profile.PROVISIONED, f"{version}\n")
 
 
-def loaded_version(profile: dict[str, str]) -> str | None:
-    """The version that this boot loads: what is installed now, unless the profile says otherwise."""
+def what_loads(profile: dict[str, str]) -> tuple[str | None, str]:
+    """Version and flavour that this boot loads: the module that lies on disk for this kernel, unless the profile says otherwise."""
+    flavour = profile.get("driver_flavour", "proprietary")
     if profile.get("load", "yes") == "no":
+        return None, flavour
+    if profile.get("loaded_version"):
+        return profile["loaded_version"], flavour
+    module = simgpu_kernel.module_of(platform.release())
+    if module:
+        return (None if refusal(profile, module) else module.version), module.flavour
+    # Packages of the profile always bring a module; a test may have taken it away.
+    return (simgpu_profile.installed_version() if profile.get("driver_version") else None), flavour
+
+
+def refusal(profile: dict[str, str], module: simgpu_kernel.Module) -> str | None:
+    """Why the kernel would not take the module; None where it would, and on hosts whose driver is the profile's."""
+    if profile.get("driver_version"):
         return None
-    return profile.get("loaded_version") or simgpu_profile.installed_version()
+    trusted = [simgpu_kernel.PREBUILT_SIGNER, *([simgpu_kernel.DKMS_SIGNER] if profile.get("mok") == "enrolled" else [])]
+    if profile.get("secure_boot") == "1" and not any(module.signed_by(signer) for signer in trusted):
+        return "Key was rejected by service"
+    if not any(simgpu_profile.driver_of(gpu, profile, module.version) == "nvidia" for gpu in simgpu_profile.gpus(profile)):
+        return "No such device"
+    return None
+
+
+def blacklisted(profile: dict[str, str]) -> bool:
+    """Whether rivals of NVIDIA's driver stay out at this boot: by a file in /etc/modprobe.d, which must be in the initramfs too."""
+    wanted = {value for key, value in profile.items() if key.endswith("bound_driver") and value in simgpu_profile.RIVALS}
+    found, newest = set(), 0.0
+    for path in glob.glob(f"{MODPROBE_D}/*.conf"):
+        with open(path, encoding="utf-8") as file:
+            names = {name.replace("-", "_") for name in re.findall(r"(?m)^\s*blacklist\s+(\S+)", file.read())}
+        if names & wanted:
+            found |= names
+            newest = max(newest, os.path.getmtime(path))
+    early = profile.get("nouveau_in_initramfs") == "yes"
+    made = os.path.getmtime(INITRAMFS_LOG) if os.path.exists(INITRAMFS_LOG) else 0.0
+    return bool(wanted) and wanted <= found and not (early and made < newest)
 
 
 def proc_version(version: str, flavour: str) -> str:
@@ -155,16 +194,20 @@ def render_proc(version: str | None, flavour: str, gpus: list[dict[str, str]]) -
             write(f"{capabilities}/ci{mig.compute_instance}/access", access(guard))
 
 
+def show_module(name: str, version: str, flavour: str) -> None:
+    """One module of the driver as loaded."""
+    base = f"/sys/module/{name}"
+    write(f"{base}/version", f"{version}\n")
+    write(f"{base}/initstate", "live\n")
+    write(f"{base}/refcnt", "0\n" if name != "nvidia" else "2\n")
+    write(f"{base}/taint", "OE\n" if flavour == "open" else "POE\n")
+    os.makedirs(f"{base}/parameters", exist_ok=True)
+
+
 def render_module(version: str | None, flavour: str, extra: list[str]) -> None:
     cover_links("/sys/module", skip=("nvidia", "nvidia_uvm", "nvidia_modeset"))
-    names = ["nvidia", "nvidia_uvm", "nvidia_modeset"] if version else []
-    for name in names:
-        base = f"/sys/module/{name}"
-        write(f"{base}/version", f"{version}\n")
-        write(f"{base}/initstate", "live\n")
-        write(f"{base}/refcnt", "0\n" if name != "nvidia" else "2\n")
-        write(f"{base}/taint", "OE\n" if flavour == "open" else "POE\n")
-        os.makedirs(f"{base}/parameters", exist_ok=True)
+    for name in ("nvidia", "nvidia_uvm", "nvidia_modeset") if version else ():
+        show_module(name, str(version), flavour)
     for name in extra:
         write(f"/sys/module/{name}/initstate", "live\n")
         write(f"/sys/module/{name}/refcnt", "0\n")
@@ -247,7 +290,13 @@ def render_firmware(profile: dict[str, str]) -> None:
     if "secure_boot" in profile:
         cover_links("/sys/firmware", skip=("efi",))
         # Four bytes of attributes, then the value.
-        write(f"/sys/firmware/efi/efivars/{SECURE_BOOT}", b"\x06\0\0\0" + bytes([int(profile["secure_boot"])]))
+        variables = "/sys/firmware/efi/efivars"
+        write(f"{variables}/{SECURE_BOOT}", b"\x06\0\0\0" + bytes([int(profile["secure_boot"])]))
+        if profile.get("mok") == "enrolled":
+            simgpu_kernel.dkms_key()
+            with open(simgpu_kernel.DKMS_CERTIFICATE, "rb") as certificate:
+                # A signature list has a header before each certificate; who looks for the certificate in it finds it.
+                write(f"{variables}/{MOK_LIST}", b"\x06\0\0\0" + bytes(44) + certificate.read())
 
 
 # --- device nodes -------------------------------------------------------------------------------------------------------
@@ -282,9 +331,8 @@ def mig_nodes(gpu: dict[str, str]) -> list[str]:
     return [f"nvidia-caps/nvidia-cap{number}" for number in dict.fromkeys(numbers)]
 
 
-def load(profile: dict[str, str], version: str | None) -> None:
+def load(profile: dict[str, str], version: str | None, flavour: str) -> None:
     """Shows the module as loaded, or as not loaded, with all that it brings."""
-    flavour = profile.get("driver_flavour", "proprietary")
     gpus = simgpu_profile.gpus(profile)
     drivers = {gpu["pci"]: simgpu_profile.driver_of(gpu, profile, version) for gpu in gpus}
     mine = [gpu for gpu in gpus if drivers[gpu["pci"]] == "nvidia"]
@@ -297,23 +345,41 @@ def load(profile: dict[str, str], version: str | None) -> None:
     if not version:
         render_nodes([])
         return
-    write(f"{RUN}/module/loaded", f"driver_version={version}\ndriver_flavour={flavour}\nkernel={platform.release()}\n")
+    rivals = "rivals=gone\n" if os.path.exists(simgpu_profile.RIVALS_GONE) else ""
+    write(f"{RUN}/module/loaded", f"driver_version={version}\ndriver_flavour={flavour}\nkernel={platform.release()}\n{rivals}")
     nodes = [node for gpu in mine for node in (f"nvidia{gpu['minor']}", *mig_nodes(gpu))]
     render_nodes(["nvidiactl", *simgpu_cdi.CUDA_DEVICES, *nodes])
 
 
-def main() -> None:
-    profile = simgpu_profile.read()
-    provision(profile)
-    version = loaded_version(profile)
-    os.makedirs(RUN, exist_ok=True)
-    render_firmware(profile)
-    load(profile, version)
-    # `keep` leaves it as it was, for a specification that is out of date.
+def describe_devices(profile: dict[str, str], version: str | None) -> None:
+    """Makes the CDI specification; `keep` leaves it as it was, for one that is out of date."""
     if version and profile.get("cdi", "yes") == "yes":
         simgpu_cdi.generate(profile)
     elif profile.get("cdi") != "keep" and os.path.exists(simgpu_cdi.PATH):
         os.unlink(simgpu_cdi.PATH)
+
+
+def wake_persistenced() -> None:
+    """What udev does on Ubuntu when the module comes: there the unit is static."""
+    state = subprocess.run(["systemctl", "is-enabled", "nvidia-persistenced.service"], check=False, capture_output=True, text=True)
+    if state.stdout.strip() == "static":
+        subprocess.run(["systemctl", "--no-block", "start", "nvidia-persistenced.service"], check=False)
+
+
+def main() -> None:
+    os.makedirs(RUN, exist_ok=True)
+    if os.path.exists(simgpu_profile.RIVALS_GONE):
+        os.unlink(simgpu_profile.RIVALS_GONE)
+    if blacklisted(simgpu_profile.read()):
+        write(simgpu_profile.RIVALS_GONE, "")
+    profile = simgpu_profile.now()
+    provision(profile)
+    version, flavour = what_loads(profile)
+    render_firmware(profile)
+    load(profile, version, flavour)
+    describe_devices(profile, version)
+    if version:
+        wake_persistenced()
 
 
 if __name__ == "__main__":

@@ -80,4 +80,4 @@ def generate(profile: dict[str, str], path: str = PATH) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         sys.exit("usage: simgpu-cdi [PATH]")
-    generate(simgpu_profile.read(), *sys.argv[1:])
+    generate(simgpu_profile.now(), *sys.argv[1:])

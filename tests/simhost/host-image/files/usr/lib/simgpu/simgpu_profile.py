@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 PROFILE = "/etc/simgpu/profile"
 PROVISIONED = "/var/lib/simgpu/provisioned"
+# There when the rivals of NVIDIA's driver were kept out of the kernel at this boot.
+RIVALS_GONE = "/run/simgpu/rivals-gone"
+RIVALS = ("nouveau", "nova_core")
+OS_RELEASE = "/etc/os-release"
 LIBRARY_DIR = "/usr/lib/x86_64-linux-gnu"
 STAMP = b"@@SIMGPU-LIBRARY-VERSION@@............"
 STAMP_SIZE = 40
@@ -35,15 +39,30 @@ class MigDevice(NamedTuple):
     memory_mib: int
 
 
-def read(path: str = PROFILE) -> dict[str, str]:
+def read(path: str | None = None) -> dict[str, str]:
     """The profile's keys and values, all strings."""
     pairs = {}
-    with open(path, encoding="utf-8") as lines:
+    with open(path or PROFILE, encoding="utf-8") as lines:
         for line in lines:
             key, equals, value = line.rstrip("\n").partition("=")
             if equals and not key.startswith("#"):
                 pairs[key] = value
     return pairs
+
+
+def now() -> dict[str, str]:
+    """The profile as it counts since this boot: without rivals that were kept out."""
+    profile = read()
+    if not os.path.exists(RIVALS_GONE):
+        return profile
+    return {key: value for key, value in profile.items() if not (key.endswith("bound_driver") and value in RIVALS)}
+
+
+def family() -> str:
+    """`rhel` on a host that looks like Enterprise Linux, else `debian`."""
+    with open(OS_RELEASE, encoding="utf-8") as lines:
+        words = " ".join(line.partition("=")[2] for line in lines if line.startswith(("ID=", "ID_LIKE=")))
+    return "rhel" if {"rhel", "fedora", "amzn"} & set(words.replace('"', " ").split()) else "debian"
 
 
 def gpus(profile: dict[str, str]) -> list[dict[str, str]]:

@@ -19,8 +19,10 @@ import simgpu_profile
 
 BUILT = "/usr/lib/simgpu/out"
 WORK = "/var/lib/simgpu/stubs"
-# The description of every stub begins so, and of no other package.
+# The description of every stub that comes with a profile begins so, and of no other package.
 MARK = "SIMULATED NVIDIA"
+# And that of every stub, those of the repositories included (repository/simrepo/_package.py).
+MARKS = (MARK, "SIMULATED repository package:")
 # Units of daemons, and the profile's key for each.
 UNITS = {"nvidia-fabricmanager.service": "fabric_manager", "nvidia-persistenced.service": "persistenced"}
 DAEMON = """\
@@ -187,12 +189,20 @@ def install(packages: list[Package]) -> None:
         os.unlink(deb)
 
 
-def installed() -> dict[str, str]:
-    """The stubs that are installed: versions by name."""
+def installed(marks: tuple[str, ...] = (MARK,)) -> dict[str, str]:
+    """The stubs that are installed, with a description that begins so: versions by name."""
     query = ["dpkg-query", "--show", "--showformat", "${Package}\t${Version}\t${db:Status-Status}\t${binary:Summary}\n"]
     lines = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = [line.split("\t") for line in lines]
-    return {name: version for name, version, status, summary in rows if summary.startswith(MARK) and status != "not-installed"}
+    return {name: version for name, version, status, summary in rows if summary.startswith(marks) and status != "not-installed"}
+
+
+def purge(names: list[str]) -> None:
+    """Takes packages away, whatever needs them and whatever state they are in."""
+    if not names:
+        return
+    command = ["dpkg", "--purge", "--force-depends", "--force-remove-reinstreq"]
+    subprocess.run([*command, *names], check=True, stdout=subprocess.DEVNULL)
 
 
 def wanted(profile: dict[str, str]) -> list[Package]:
@@ -225,12 +235,13 @@ def whole(packages: list[Package]) -> bool:
 def provision(profile: dict[str, str]) -> None:
     """Brings the stub packages in line with a profile."""
     packages = wanted(profile)
+    # Packages of the repositories go when the profile has a driver of its own, and are none of its business otherwise.
+    if packages:
+        purge([name for name in installed(MARKS[1:]) if "nvidia" in name or name.startswith(("libcuda", "cuda-drivers"))])
     if whole(packages):
         return
     names = [package.name for package in packages]
-    others = [name for name in installed() if name not in names]
-    if others:
-        subprocess.run(["dpkg", "--purge", "--force-depends", *others], check=True, stdout=subprocess.DEVNULL)
+    purge([name for name in installed() if name not in names])
     if packages:
         install(packages)
 

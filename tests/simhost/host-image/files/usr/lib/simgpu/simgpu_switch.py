@@ -18,9 +18,10 @@ import simgpu_stub
 PART = simgpu_profile.PROFILE + ".part"
 
 
-def main() -> None:
+def switch(text: str) -> None:
+    """Puts the profile in place and everything in line with it."""
     with open(PART, "w", encoding="utf-8") as out:
-        out.write(sys.stdin.read())
+        out.write(text)
     profile = simgpu_profile.read(PART)
     os.replace(PART, simgpu_profile.PROFILE)
     # Without this mark the unit brings the packages in line with the profile, as at the first boot of the host.
@@ -37,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    switch(sys.stdin.read())
