@@ -71,7 +71,7 @@ def dkms_is_trusted(host: Host) -> bool:
 
 
 def without_headers(host: Host, settings: Settings, target: Target | None) -> str | None:
-    """Return that DKMS will build no module for a kernel, where headers are the operator's to bring and facts tell that they are missing."""
+    """Return that DKMS builds no module for a kernel, where headers are the operator's to bring and facts tell that they are missing."""
     headers = _document.at(host.facts, "host", "kernel", "headers")
     if settings.kernel_headers != UNMANAGED or target is None or not _by_dkms_surely(host, settings, target):
         return None
@@ -81,8 +81,8 @@ def without_headers(host: Host, settings: Settings, target: Target | None) -> st
     missing = [kernel for kernel in dict.fromkeys(kernels) if kernel is not None and kernel not in headers]
     if not missing:
         return None
-    unmanaged = f"{option_of('kernel_headers')} is {UNMANAGED}"
-    return f"the module of driver {target.name} is built with DKMS, the headers of kernel {' and '.join(missing)} are missing, and {unmanaged}"
+    built = f"the module of driver {target.name} is built with DKMS"
+    return f"{built}, the headers of kernel {' and '.join(missing)} are missing, and {option_of('kernel_headers')} is {UNMANAGED}"
 
 
 def _by_dkms_surely(host: Host, settings: Settings, target: Target) -> bool:

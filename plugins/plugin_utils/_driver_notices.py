@@ -41,10 +41,11 @@ def of_driver(host: Host, driver: _driver.Decision | None, settings: Settings, t
 
 
 def _headers(host: Host, driver: _driver.Decision | None, settings: Settings) -> Warnings:
-    """Return that no module will be built for want of headers, which the operator wants to look after himself."""
-    missing = None
-    if driver is not None and driver.brings_packages and not driver.blocks:
-        missing = _driver_module.without_headers(host, settings, driver.target)
+    """Return that no module is built for want of headers, which the operator wants to look after himself."""
+    if driver is None or driver.blocks:
+        return []
+    waits = host.loaded is None and host.installed is not None and driver.activation == _driver_activation.NONE
+    missing = _driver_module.without_headers(host, settings, driver.target) if driver.brings_packages or waits else None
     return [warning(_plan_codes.NO_HEADERS, missing)] if missing else []
 
 

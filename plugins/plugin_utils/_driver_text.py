@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _plan_codes, _text, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _text, _versions
 
 SCHEMA = 1
 # What a host can come out as; the first five leave nothing to do but, after the fifth, a reboot when it suits.
@@ -93,10 +93,8 @@ _DEFAULT_MESSAGES = {
 
 
 def _remedy(code: str | None, blocked: Mapping[str, Any]) -> str | None:
-    if code is None:
-        return None
-    known = _plan_codes.CODES.get(code)
-    return _document.text(blocked, "remedy") if blocked.get("code") == code else known.remedy if known else None
+    """Return what to do about a plan that is blocked. What the role says of a failure or a missing reboot has it in its sentence."""
+    return _document.text(blocked, "remedy") if code is not None and blocked.get("code") == code else None
 
 
 def _without_content(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _document,
     _driver_activation,
+    _driver_module,
     _driver_state,
     _driver_target,
     _plan_codes,
@@ -160,6 +161,11 @@ def _to_be_loaded(host: Host, settings: Settings, stays: Decision, trouble: Bloc
     flavour = target.flavour
     missing = _driver_state.no_module(host)
     if missing is not None:
+        waits = _driver_module.without_headers(host, settings, target)
+        if waits is not None and host.loaded is None:
+            # To bring its packages again would change nothing: the module comes when the operator has brought the headers.
+            reason = f"{version} is installed and not loaded: {waits}"
+            return replace(stays, before=version, to=version, reason=reason, blocks=(), target=target)
         reason = f"{version} is installed, and kernel {missing.kernel} {missing.found}: a module of {version} for it is to be installed"
         return Decision(INSTALL, host.loaded, version, reason, Driver(version), flavour=flavour, target=target)
     if _driver_activation.is_loaded(host, version, flavour):

@@ -145,11 +145,12 @@ def outcome(
     return {"status": status, "before": before, "after": after, "message": message, "code": code}
 
 
+IN_USE = {"status": "blocked", "blocked": [{"code": "DG776", "message": "the GPUs are in use by container x", "remedy": "stop what is named"}]}
 OUTCOMES = [
     record("a", None, outcome("unchanged", "580.95.05", "580.95.05", "580.95.05 is what is wanted")),
     record("b", None, outcome("changed", "535.288.01", "580.95.05", "asked for by driver.branch")),
     record("c", None, outcome("reboot_required", None, "580.95.05", "nouveau has the GPU; reboot to load driver 580.95.05", "DG791")),
-    record("d", None, outcome("blocked", "535.288.01", "535.288.01", "the GPUs are in use by container x", "DG776")),
+    record("d", IN_USE, outcome("blocked", "535.288.01", "535.288.01", "the GPUs are in use by container x", "DG776")),
     record("e", None, outcome("failed", "535.288.01", None, "dpkg ended with 1: no space left on device", "DG793")),
     record("f", None, outcome("unreachable", message="Connection timed out")),
 ]
@@ -174,6 +175,7 @@ def test_the_table_of_what_became_of_drivers() -> None:
         ).splitlines()
     )
     assert "d: BLOCKED DG776: the GPUs are in use by container x\n    -> stop what is named" in text
+    assert text.count("->") == 1, "what the role says of a failure or a missing reboot has what to do in its sentence"
     assert "a: " not in text
 
 
@@ -219,7 +221,8 @@ def test_a_record_has_no_content_of_files() -> None:
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
 )
 documents = st.fixed_dictionaries(
     {}, optional={**dict.fromkeys([*upgrade()], anything), "status": st.sampled_from(["ok", "change", "blocked"]) | anything}

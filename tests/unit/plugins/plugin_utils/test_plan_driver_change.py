@@ -328,6 +328,22 @@ def test_headers_that_are_not_ours_to_bring(headers, wanted, missing):
     assert missing is None or f"the headers of kernel {missing} are missing" in notes[0]
 
 
+def test_a_driver_that_waits_for_headers_of_the_operator_has_nothing_to_do():
+    facts = driver(None, NEW)
+    facts["driver"]["modules"] = {KERNEL: None}
+    facts["host"]["kernel"] = {"running": KERNEL, "next": None, "headers": []}
+    unmanaged = Settings(version=NEW, kernel_headers="unmanaged")
+    found = decided(facts, version=NEW, kernel_headers="unmanaged")
+    assert (found.action, found.blocks, found.activation) == ("none", (), "none")
+    assert f"the headers of kernel {KERNEL} are missing" in found.reason
+    made = plan(facts, {}, driver=unmanaged, apply=frozenset({"driver"}))
+    assert "DG779" in [note["code"] for note in made["warnings"]]
+    assert plan(facts, {}, driver=unmanaged, apply=EVERYTHING)["status"] == "blocked", "nothing can be served without a module"
+    assert decided(facts, version=NEW).action == "install", "headers that are ours to bring are brought"
+    facts["host"]["kernel"]["headers"] = [KERNEL]
+    assert decided(facts, version=NEW, kernel_headers="unmanaged").action == "install", "with headers the module can be built"
+
+
 def test_the_package_of_nvidia_that_pins_the_driver_is_ours_on_a_host_of_ours():
     facts = driver(OLD, OLD)
     path = "/etc/apt/preferences.d/nvidia-driver-pinning-595.91.07.pref"
