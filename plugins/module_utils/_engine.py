@@ -215,9 +215,12 @@ def granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: list[str
     return None
 
 
-def container_of(cgroups: str, names: dict[str, str]) -> Facts | None:
-    """Return the container of a process from its file in /proc: the innermost that the engine knows, else the innermost."""
-    ids = _CONTAINER_ID.findall(cgroups)[::-1]
+def container_of(cgroups: str, names: dict[str, str], own: str = "") -> Facts | None:
+    """Return the container of a process from its file in /proc: the innermost that the engine knows, else the innermost.
+
+    ``own`` is the file of the host's first process: a container in it is the host itself.
+    """
+    ids = [found for found in _CONTAINER_ID.findall(cgroups)[::-1] if found not in own]
     found = next((found for found in ids if found in names), ids[0] if ids else None)
     return {"id": found, "name": names.get(found)} if found else None
 

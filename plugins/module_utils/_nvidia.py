@@ -164,7 +164,7 @@ def merge(pci: Sequence[Facts], best: Observation) -> list[Facts]:
 
 def _process(root: str, process: Facts, names: dict[str, str]) -> Facts:
     place = f"proc/{process['pid']}"
-    container = _engine.container_of(_sysfs.read(root, place, "cgroup") or "", names)
+    container = _engine.container_of(_sysfs.read(root, place, "cgroup") or "", names, _sysfs.read(root, "proc/1/cgroup") or "")
     return {**process, "name": _sysfs.read(root, place, "comm"), "container": container}
 
 

@@ -611,8 +611,8 @@ def engine_granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: l
     return None
 
 
-def engine_container_of(cgroups: str, names: dict[str, str]) -> sysfs_Facts | None:
-    ids = engine__CONTAINER_ID.findall(cgroups)[::-1]
+def engine_container_of(cgroups: str, names: dict[str, str], own: str = "") -> sysfs_Facts | None:
+    ids = [found for found in engine__CONTAINER_ID.findall(cgroups)[::-1] if found not in own]
     found = next((found for found in ids if found in names), ids[0] if ids else None)
     return {"id": found, "name": names.get(found)} if found else None
 
@@ -1944,7 +1944,7 @@ def nvidia_merge(pci: Sequence[observer_Facts], best: observer_Observation) -> l
 
 def nvidia__process(root: str, process: observer_Facts, names: dict[str, str]) -> observer_Facts:
     place = f"proc/{process['pid']}"
-    container = engine_container_of(sysfs_read(root, place, "cgroup") or "", names)
+    container = engine_container_of(sysfs_read(root, place, "cgroup") or "", names, sysfs_read(root, "proc/1/cgroup") or "")
     return {**process, "name": sysfs_read(root, place, "comm"), "container": container}
 
 

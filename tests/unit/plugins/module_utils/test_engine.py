@@ -346,6 +346,12 @@ def test_the_container_of_a_process(cgroups, expected):
     assert _engine.container_of(cgroups, {OUTER: "outer"}) == expected
 
 
+def test_the_container_that_the_host_is_itself_is_none_of_its_containers():
+    own = f"0::/docker/{INNER}/init.scope\n"
+    assert _engine.container_of(f"0::/docker/{INNER}/system.slice/train.service\n", {}, own) is None
+    assert _engine.container_of(f"0::/docker/{INNER}/docker/{OUTER}\n", {OUTER: "outer"}, own) == {"id": OUTER, "name": "outer"}
+
+
 @given(st.text(), st.dictionaries(st.text(), st.text()))
 def test_no_cgroup_breaks_the_reader(text, names):
     found = _engine.container_of(text, names)

@@ -145,7 +145,8 @@ def outcome(
     return {"status": status, "before": before, "after": after, "message": message, "code": code}
 
 
-IN_USE = {"status": "blocked", "blocked": [{"code": "DG776", "message": "the GPUs are in use by container x", "remedy": "stop what is named"}]}
+BLOCK = {"code": "DG776", "message": "the GPUs are in use by container x", "remedy": "stop what is named"}
+IN_USE = {"status": "blocked", "blocked": [BLOCK]}
 OUTCOMES = [
     record("a", None, outcome("unchanged", "580.95.05", "580.95.05", "580.95.05 is what is wanted")),
     record("b", None, outcome("changed", "535.288.01", "580.95.05", "asked for by driver.branch")),
