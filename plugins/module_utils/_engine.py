@@ -210,8 +210,8 @@ def granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: list[str
     }
     for how, devices in ways.items():
         if devices:
-            name = document["Name"].lstrip("/")
-            return {"id": document["Id"], "name": name, "image": config.get("Image"), "how": how, "devices": devices}
+            given = {"how": how, "devices": devices, "auto_remove": host.get("AutoRemove")}
+            return {"id": document["Id"], "name": document["Name"].lstrip("/"), "image": config.get("Image"), **given}
     return None
 
 

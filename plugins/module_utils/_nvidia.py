@@ -100,7 +100,7 @@ def gather(root: str, timeout_s: float) -> Facts:
             "reboot_reasons": reasons,
             "fabric_manager": fabric_manager,
             "persistenced": persistenced,
-            "users": _users(root, loaded, gpus, names),
+            "users": _users(root, loaded, names),
             "broken": _packages.broken(_packages.parts(packages)),
             "managed": _managed.files(root),
             "journal": _managed.journal(root),
@@ -168,9 +168,9 @@ def _process(root: str, process: Facts, names: dict[str, str]) -> Facts:
     return {**process, "name": _sysfs.read(root, place, "comm"), "container": container}
 
 
-def _users(root: str, loaded: Facts | None, gpus: Sequence[Facts], names: dict[str, str]) -> list[Facts] | None:
-    """Return who has a GPU open where the loaded driver cannot be asked for it: work goes on under a mismatch of versions."""
-    if loaded is None or os.geteuid() or all(gpu["processes"] is not None for gpu in gpus if gpu["bound_driver"] != "vfio-pci"):
+def _users(root: str, loaded: Facts | None, names: dict[str, str]) -> list[Facts] | None:
+    """Return who has a GPU open: the driver itself tells it of nobody under a mismatch of versions, and never of a monitor."""
+    if loaded is None or os.geteuid():
         return None
     users = [_process(root, {"pid": pid}, names) for pid in _sysfs.openers(root)]
     return [user for user in users if user["name"] not in _DAEMONS]

@@ -606,8 +606,8 @@ def engine_granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: l
     }
     for how, devices in ways.items():
         if devices:
-            name = document["Name"].lstrip("/")
-            return {"id": document["Id"], "name": name, "image": config.get("Image"), "how": how, "devices": devices}
+            given = {"how": how, "devices": devices, "auto_remove": host.get("AutoRemove")}
+            return {"id": document["Id"], "name": document["Name"].lstrip("/"), "image": config.get("Image"), **given}
     return None
 
 
@@ -851,6 +851,7 @@ packages__PART = re.compile(
     + "|utils|vdpau-driver|vulkan)(-.+)?|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-sign"
     + "atures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
+packages__PREBUILT = re.compile("linux-(modules|objects|signatures)-nvidia-")
 packages__ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
 packages__HOLDS = {"hold": "", "preference": "version .*\\d\\\\?\\.\\d.* priority \\d", "versionlock": "[^!<>]*\\d\\.\\d", "exclude": "$"}
 packages_Rule = tuple[str, str, Optional[str]]
@@ -922,6 +923,10 @@ def packages_is_kernel(name: str) -> bool:
     return packages__KERNEL.match(name) is not None
 
 
+def packages_is_prebuilt(name: str) -> bool:
+    return packages__PREBUILT.match(name) is not None
+
+
 def packages_is_part(name: str) -> bool:
     return any((pattern.match(name) for pattern in (packages__KERNEL, packages__LIBRARY, packages__META, packages__PART)))
 
@@ -974,7 +979,7 @@ def packages_driver(packages: Iterable[packages_Package], pins: Sequence[observe
 
 def packages_pinned(packages: Iterable[packages_Package], pins: Sequence[observer_Facts]) -> bool:
     holding = [pin["name"] for pin in pins if re.match(packages__HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = packages_parts(packages)
+    known = [package for package in packages_parts(packages) if not packages_is_prebuilt(package.name)]
     return bool(known) and all((any((packages_matches(name, package) for name in holding)) for package in known))
 
 
@@ -1885,7 +1890,7 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
             "reboot_reasons": reasons,
             "fabric_manager": fabric_manager,
             "persistenced": persistenced,
-            "users": nvidia__users(root, loaded, gpus, names),
+            "users": nvidia__users(root, loaded, names),
             "broken": packages_broken(packages_parts(packages)),
             "managed": managed_files(root),
             "journal": managed_journal(root),
@@ -1948,10 +1953,8 @@ def nvidia__process(root: str, process: observer_Facts, names: dict[str, str]) -
     return {**process, "name": sysfs_read(root, place, "comm"), "container": container}
 
 
-def nvidia__users(
-    root: str, loaded: observer_Facts | None, gpus: Sequence[observer_Facts], names: dict[str, str]
-) -> list[observer_Facts] | None:
-    if loaded is None or os.geteuid() or all((gpu["processes"] is not None for gpu in gpus if gpu["bound_driver"] != "vfio-pci")):
+def nvidia__users(root: str, loaded: observer_Facts | None, names: dict[str, str]) -> list[observer_Facts] | None:
+    if loaded is None or os.geteuid():
         return None
     users = [nvidia__process(root, {"pid": pid}, names) for pid in sysfs_openers(root)]
     return [user for user in users if user["name"] not in nvidia__DAEMONS]

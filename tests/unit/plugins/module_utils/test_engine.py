@@ -235,7 +235,7 @@ def test_a_remote_engine_is_asked_by_the_command(programs, tmp_path, monkeypatch
     monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
     facts, names = gathered(tmp_path)
     assert (facts["version"], facts["error"], names) == ("26.1.5", None, {"a" * 64: "far"})
-    assert facts["gpu_containers"] == [{"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"]}]
+    assert facts["gpu_containers"] == [{"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"], "auto_remove": None}]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,9 @@ def test_the_containers_of_an_engine(engine, tmp_path):
         "image": "img",
         "how": "cdi",
         "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"],
+        "auto_remove": None,
     }
+    assert _engine.granted(container(9, Privileged=True, AutoRemove=True), set(), ["/dev/nvidia0"])["auto_remove"] is True
 
 
 OUTER, INNER = "a" * 64, "b" * 64

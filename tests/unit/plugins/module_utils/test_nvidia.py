@@ -304,7 +304,7 @@ def test_packages_that_nobody_knows_or_that_are_broken(host):
     ]
 
 
-def test_who_has_a_gpu_open_under_a_mismatch(host, monkeypatch):
+def test_who_has_a_gpu_open(host, monkeypatch):
     monkeypatch.setattr(_nvidia.os, "geteuid", lambda: 0)
     host.gpu("nvidia")
     host.load()
@@ -313,11 +313,11 @@ def test_who_has_a_gpu_open_under_a_mismatch(host, monkeypatch):
         (host.root / f"proc/{pid}/fd").mkdir(parents=True)
         (host.root / f"proc/{pid}/comm").write_text(f"{name}\n")
         (host.root / f"proc/{pid}/fd/3").symlink_to(f"/dev/{node}")
+    expected = [{"pid": 41, "name": "python3", "container": None}, {"pid": 44, "name": "train", "container": None}]
     host.answers(Observation("nvml", ok=True, gpus={A10: {**GPU, "processes": []}}))
-    assert host.gather()["driver"]["users"] is None, "the driver tells them itself"
+    assert host.gather()["driver"]["users"] == expected, "the driver tells nothing of who only has a device open"
     host.answers(failing("nvml", 18), Observation("sysfs", ok=True))
-    users = host.gather()["driver"]["users"]
-    assert users == [{"pid": 41, "name": "python3", "container": None}, {"pid": 44, "name": "train", "container": None}]
+    assert host.gather()["driver"]["users"] == expected
     monkeypatch.setattr(_nvidia.os, "geteuid", lambda: 1000)
     assert host.gather()["driver"]["users"] is None, "an ordinary user sees his own processes only"
 
