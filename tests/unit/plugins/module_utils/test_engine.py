@@ -235,7 +235,8 @@ def test_a_remote_engine_is_asked_by_the_command(programs, tmp_path, monkeypatch
     monkeypatch.setenv("DOCKER_HOST", "ssh://far.example.org")
     facts, names = gathered(tmp_path)
     assert (facts["version"], facts["error"], names) == ("26.1.5", None, {"a" * 64: "far"})
-    assert facts["gpu_containers"] == [{"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"], "auto_remove": None}]
+    far = {"id": "a" * 64, "name": "far", "image": "x", "how": "cdi", "devices": ["nvidia.com/gpu=0"], "auto_remove": None}
+    assert facts["gpu_containers"] == [far]
 
 
 @pytest.mark.parametrize(
