@@ -14,8 +14,8 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _command, _package_query, _packages, _sysfs
 from ansible_collections.difyops.gpu.plugins.module_utils._package_query import Change, Impossible, Query
@@ -32,6 +32,7 @@ _FORMAT = (
 _GLOBS = "*nvidia* cuda-drivers* libcuda* libnv* nvlsm*"
 # More than any rule of somebody else; the role names every package with its version, so those rules do not count then either.
 _ABOVE_ALL = 30000
+_RELATION = re.compile(r"\s*([A-Za-z0-9][\w.+-]*)(?::\w+)?(?:\s*\(\s*(<<|<=|=|>=|>>)\s*([A-Za-z0-9][^)\s]*)\s*\))?")
 _INSTALL = ("--simulate", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages", "install")
 
 
@@ -52,6 +53,14 @@ class Record(NamedTuple):
     needs: str
     download: int
     size_kib: int
+
+
+class Relation(NamedTuple):
+    """What a package depends on: a name, and where only some versions will do dpkg's operator and the version that it compares with."""
+
+    name: str
+    operator: str | None
+    version: str | None
 
 
 class Apt:
@@ -96,6 +105,14 @@ class Apt:
     def names(self) -> list[str]:
         """Return the names of all packages that apt knows."""
         return self.run("apt-cache", "pkgnames").out.split()
+
+    def compares(self, version: str, operator: str, other: str) -> bool:
+        """Say what dpkg says of two versions. Raises Impossible where it cannot be asked."""
+        try:
+            command = [_command.find("dpkg") or "dpkg", "--compare-versions", version, operator, other]
+            return _command.run(command, self.timeout_s).rc == 0
+        except _command.CannotStart as error:
+            raise Impossible(str(error)) from error
 
     def simulate(self, order: Sequence[str], options: Sequence[str] = ()) -> list[Change]:
         """Return what apt-get would do. Raises Impossible with apt's own reason."""
@@ -150,16 +167,21 @@ class Simulation:
     def __init__(self, apt: Apt, query: Query, installed: Sequence[Package], records: Sequence[Record]) -> None:
         self._apt = apt
         self._query = query
-        self._there = {package.name for package in installed}
-        self._versions: dict[str, list[str]] = {}
+        self._there = {package.name: package.version for package in installed}
+        self._records: dict[str, list[Record]] = {}
+        self._prebuilt = Prebuilt(apt, self._of)
         for record in records:
-            self._versions.setdefault(record.name, []).append(record.version)
+            self._records.setdefault(record.name, []).append(record)
+
+    def _of(self, name: str) -> list[Record]:
+        """Return what the sources have of a package, in apt's order, which is the newest first."""
+        if name not in self._records:
+            self._records[name] = [record for record in self._apt.records([name]) if record.name == name]
+        return self._records[name]
 
     def versions(self, name: str) -> Sequence[str]:
         """Return the versions that the sources have of a package."""
-        if name not in self._versions:
-            self._versions[name] = [record.version for record in self._apt.records([name]) if record.name == name]
-        return self._versions[name]
+        return [record.version for record in self._of(name)]
 
     def is_there(self, name: str) -> bool:
         """Say whether a package is installed."""
@@ -171,17 +193,22 @@ class Simulation:
 
     def simulate(self, names: Sequence[str], gone: Sequence[str], target: str | None) -> list[Change]:
         """Return what installing and removing packages would change, the driver's in version ``target``. Raises Impossible."""
-        with self._preferences(target) as options:
-            return self._apt.simulate([*_INSTALL, *dict.fromkeys(names), *(f"{name}-" for name in gone)], options)
+        # Those of kernels that nobody asked for, an older one for instance, are of no use with another driver than their own either.
+        prebuilt = self._prebuilt.versions({*names, *self._there} - {*gone}, target) if target else {}
+        moving = [name for name, version in prebuilt.items() if self._there.get(name, version) != version]
+        order = dict.fromkeys([*names, *moving])
+        with self._preferences(target, prebuilt) as options:
+            return self._apt.simulate([*_INSTALL, *order, *(f"{name}-" for name in gone)], options)
 
     @contextlib.contextmanager
-    def _preferences(self, target: str | None) -> Iterator[list[str]]:
+    def _preferences(self, target: str | None, prebuilt: Mapping[str, str]) -> Iterator[list[str]]:
         """Give the options by which apt takes one version of the driver; of several rules for a version the first counts."""
         root, query = self._apt.root, self._query
         pin = f"{target or query.version}*" if target or query.version else f"{query.branch}.*"
+        pins = [*sorted(prebuilt.items()), (_GLOBS, pin)]
         with tempfile.TemporaryDirectory(prefix="difyops-") as folder:
-            rules = [f"Package: {_GLOBS}\nPin: version {pin}\nPin-Priority: {_ABOVE_ALL}\n", query.preferences or ""]
-            rules.append(_sysfs.read(root, "etc/apt/preferences") or "")
+            rules = [f"Package: {names}\nPin: version {version}\nPin-Priority: {_ABOVE_ALL}\n" for names, version in pins]
+            rules += [query.preferences or "", _sysfs.read(root, "etc/apt/preferences") or ""]
             with open(os.path.join(folder, "preferences"), "w", encoding="utf-8") as file:
                 file.write("\n\n".join(rules))
             os.mkdir(os.path.join(folder, "parts"))
@@ -189,6 +216,66 @@ class Simulation:
             for name in set(_sysfs.listing(root, "etc/apt/preferences.d")) - left_out:
                 os.symlink(os.path.abspath(os.path.join(root, "etc/apt/preferences.d", name)), os.path.join(folder, "parts", name))
             yield [f"-oDir::Etc::Preferences={folder}/preferences", f"-oDir::Etc::PreferencesParts={folder}/parts"]
+
+
+class Prebuilt:
+    """Finds the version of modules that the distribution built for one version of the driver, of which apt would only try the newest.
+
+    Its packages have the version of a kernel; what driver they are for only their dependencies tell: those of the modules a range
+    of versions of nvidia-kernel-common, and those of the metapackage one version of the modules.
+    """
+
+    def __init__(self, apt: Apt, records: Callable[[str], Sequence[Record]]) -> None:
+        self._apt = apt
+        self._records = records
+        self._known: dict[tuple[str, str], list[dict[str, str]]] = {}
+
+    def versions(self, names: Iterable[str], target: str) -> dict[str, str]:
+        """Return the newest versions that go with a driver and with each other, by package: of those named and those that they need.
+
+        A package of which no version does is left out. Raises Impossible where dpkg or apt cannot be asked.
+        """
+        sets = [self._sets(name, target) for name in sorted(names) if _packages.is_prebuilt(name)]
+        found: dict[str, str] = {}
+        # Who needs most comes first: a metapackage decides on the modules that are named beside it.
+        for candidates in sorted(sets, key=lambda some: max(map(len, some), default=0), reverse=True):
+            fitting = (one for one in candidates if all(found.get(name, version) == version for name, version in one.items()))
+            found.update(next(fitting, {}))
+        return found
+
+    def _sets(self, name: str, target: str) -> list[dict[str, str]]:
+        """Return each version of a package that goes with a driver, together with those of the prebuilt packages that it needs."""
+        if (name, target) not in self._known:
+            # Whatever needs itself finds nothing here.
+            self._known[name, target] = []
+            every = (self._with_needs(record, target) for record in self._records(name))
+            self._known[name, target] = [one for one in every if one is not None]
+        return self._known[name, target]
+
+    def _with_needs(self, record: Record, target: str) -> dict[str, str] | None:
+        found = {record.name: record.version}
+        for alternatives in relations(record.needs):
+            needed = next((one for one in (self._met(relation, target) for relation in alternatives) if one is not None), None)
+            if needed is None:
+                return None
+            found.update(needed)
+        return found
+
+    def _met(self, relation: Relation, target: str) -> dict[str, str] | None:
+        """Return the prebuilt packages by which a need is met beside one version of the driver; None where it is not met."""
+        if _packages.is_prebuilt(relation.name):
+            return next((one for one in self._sets(relation.name, target) if self._allows(relation, one[relation.name])), None)
+        if not _package_query.is_fixed(relation.name):
+            return {}
+        versions = [(_packages.driver_version(record.version), record.version) for record in self._records(relation.name)]
+        right = next((version for own, version in versions if own == target), None)
+        if right is None:
+            return None if any(own for own, _version in versions) else {}
+        return {} if self._allows(relation, right) else None
+
+    def _allows(self, relation: Relation, version: str) -> bool:
+        operator, other = relation.operator, relation.version
+        return operator is None or other is None or self._apt.compares(version, operator, other)
 
 
 def _of_pinning(root: str, query: Query) -> set[str]:
@@ -239,8 +326,13 @@ def needs(installed: Iterable[Installed]) -> list[tuple[str, frozenset[str]]]:
 
 def groups(text: str) -> list[list[str]]:
     """Return the names in a field of relations: alternatives together."""
-    alternatives = ((re.match(r"\s*([A-Za-z0-9][\w.+-]*)", name) for name in group.split("|")) for group in text.split(","))
-    return [names for names in ([match[1] for match in group if match] for group in alternatives) if names]
+    return [[relation.name for relation in group] for group in relations(text)]
+
+
+def relations(text: str) -> list[list[Relation]]:
+    """Return a field of relations: alternatives together."""
+    alternatives = ((_RELATION.match(name) for name in group.split("|")) for group in text.split(","))
+    return [known for known in ([Relation(*match.groups()) for match in group if match] for group in alternatives) if known]
 
 
 def parse_installed(text: str) -> list[Installed]:

@@ -121,7 +121,8 @@ class Solver:
         self._query = query
         self._excluded: Any = None
         self.installed: list[Package] = []
-        self._held: dict[str, Any] = {}
+        self._held: dict[str, list[Any]] = {}
+        self._twice: dict[str, list[str]] = {}
 
     def repositories(self) -> list[Any]:
         """Return the repositories that are enabled."""
@@ -137,10 +138,17 @@ class Solver:
                 missing.append(str(repo.id))
                 repo.disable()
         self._base.fill_sack()
-        for package in self._base.sack.query().installed():
-            self._held.setdefault(package.name, package)
-            self.installed.append(Package(package.name, package.evr, str(package.vendor or ""), broken=False))
+        self.know(self._base.sack.query().installed(), self._duplicated())
         return missing, min(ages, default=None)
+
+    def know(self, installed: Iterable[Any], duplicated: Iterable[Any]) -> None:
+        """Take note of what is installed; of what is there twice the newest counts, which is what a repair leaves."""
+        for package in sorted(duplicated, reverse=True):
+            self._twice.setdefault(package.name, []).append(package.evr)
+        for package in installed:
+            self._held.setdefault(package.name, []).append(package)
+            if package.evr == self._twice.get(package.name, [package.evr])[0]:
+                self.installed.append(Package(package.name, package.evr, str(package.vendor or ""), broken=False))
 
     def _is_read(self, repo: Any) -> bool:
         repo._repo.setSyncStrategy(self._dnf.repo.SYNC_ONLY_CACHE)  # pylint: disable=protected-access
@@ -155,12 +163,15 @@ class Solver:
 
     def duplicates(self) -> list[Facts]:
         """Return packages that are there in two versions, as an upgrade that was cut off leaves them."""
+        twice = sorted({(name, version) for name, versions in self._twice.items() for version in versions})
+        return [{"name": name, "version": version, "state": "duplicate"} for name, version in twice]
+
+    def _duplicated(self) -> list[Any]:
         query = self._base.sack.query().installed()
         with contextlib.suppress(AttributeError):
             # Kernels are there in several versions.
             query = query.difference(self._base._get_installonly_query(query))  # pylint: disable=protected-access
-        twice = sorted({(package.name, package.evr) for package in query.duplicated()})
-        return [{"name": name, "version": version, "state": "duplicate"} for name, version in twice]
+        return list(query.duplicated())
 
     def available(self, patterns: Sequence[str]) -> set[str]:
         """Return the driver versions that the repositories have in any stream."""
@@ -206,8 +217,9 @@ class Solver:
             for name in dict.fromkeys(names):
                 self._mark(name)
             for name in gone:
-                self._base.package_remove(self._held[name])
-            return self._resolve()
+                for package in self._held[name]:
+                    self._base.package_remove(package)
+            return self._repaired(self._resolve(), target)
 
     def removal(self, names: Sequence[str]) -> list[Change]:
         """Return what removing packages would change. Raises Impossible."""
@@ -224,7 +236,7 @@ class Solver:
                 return
             raise Impossible(self.missing(name))
         package = max(found)
-        old = self._held.get(package.name)
+        old = max(self._held.get(package.name, ()), default=None)
         if old is None or package.name.startswith("kernel"):
             self._base.package_install(package)
         elif old < package:
@@ -239,10 +251,25 @@ class Solver:
             raise Impossible(_package_query.sentence(str(error))) from error
         transaction = self._base.transaction
         new, old = transaction.install_set, transaction.remove_set
-        before = {package.name: package.evr for package in old}
         after = {package.name: package.evr for package in new}
-        # A kernel's headers come beside those that are there.
+        # A kernel's headers come beside those that are there, and the name is not new then: nobody brought all that has it.
+        beside = {name: max(self._held[name]).evr for name in after if name in self._held}
+        before = {**beside, **{package.name: package.evr for package in old}}
         return sorted(Change(name, before.get(name), after.get(name)) for name in {*before, *after})
+
+    def _repaired(self, changes: Sequence[Change], target: str | None) -> list[Change]:
+        """Return a transaction as it is after a repair, which leaves the newest of what is there twice, wanted or not."""
+        transaction = self._base.transaction
+        new, old = ({(one.name, one.evr) for one in every} for every in (transaction.install_set, transaction.remove_set))
+        found = [change for change in changes if change.name not in self._twice]
+        for name, versions in self._twice.items():
+            came = [version for other, version in new if other == name]
+            left = [version for version in [*came, *versions] if (name, version) in new or (name, version) not in old]
+            right = [version for version in left if target and _packages.driver_version(version) == target]
+            after = next(iter(right or left), None)
+            if after != versions[0]:
+                found.append(Change(name, versions[0], after))
+        return sorted(found)
 
     @contextlib.contextmanager
     def _driver_only(self, target: str | None) -> Iterator[None]:

@@ -208,12 +208,15 @@ def rivals(installed: Iterable[Package], names: Iterable[str]) -> set[str]:
     """Return installed packages with kernel modules of another kind than those that are wanted: open or not, prebuilt or not."""
     wanted_names = set(names)
     kinds = {_kind(name) for name in wanted_names if _packages.is_kernel(name)}
+    # The source of modules is needed by drivers without DKMS too.
+    kinds |= {(opened, built, True) for opened, _built, _source in kinds for built in (True, False)}
     there = (package.name for package in installed if _packages.is_kernel(package.name))
     return {name for name in there if kinds and name not in wanted_names and _kind(name) not in kinds}
 
 
-def _kind(name: str) -> tuple[bool, bool]:
-    return "open" in name.split("-"), name.startswith("linux-modules-")
+def _kind(name: str) -> tuple[bool, bool, bool]:
+    words = name.split("-")
+    return "open" in words, _packages.is_prebuilt(name), "source" in words
 
 
 def outcome(installed: Iterable[Package], changes: Iterable[Change]) -> str | None:

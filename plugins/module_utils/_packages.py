@@ -43,6 +43,7 @@ _PART = re.compile(
     r"|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-signatures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp"
     r"|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
+_PREBUILT = re.compile(r"linux-(modules|objects|signatures)-nvidia-")
 # By the text of maintainer or vendor.
 _ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
 # The value of a rule that keeps a version, not only a branch (580.*). From priority 1000 on apt even goes back to it.
@@ -121,6 +122,11 @@ def is_kernel(name: str) -> bool:
     return _KERNEL.match(name) is not None
 
 
+def is_prebuilt(name: str) -> bool:
+    """Say whether a package has kernel modules that the distribution built, or leads to them: its version is that of a kernel."""
+    return _PREBUILT.match(name) is not None
+
+
 def is_part(name: str) -> bool:
     """Say whether a package belongs to a driver, so that it is pinned, replaced and removed with it."""
     return any(pattern.match(name) for pattern in (_KERNEL, _LIBRARY, _META, _PART))
@@ -179,9 +185,9 @@ def driver(packages: Iterable[Package], pins: Sequence[Facts] = ()) -> Facts | N
 
 
 def pinned(packages: Iterable[Package], pins: Sequence[Facts]) -> bool:
-    """Say whether a rule holds each package of the driver at its version."""
+    """Say whether a rule holds each package of the driver at its version; prebuilt modules need the driver's version by themselves."""
     holding = [pin["name"] for pin in pins if re.match(_HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = parts(packages)
+    known = [package for package in parts(packages) if not is_prebuilt(package.name)]
     return bool(known) and all(any(matches(name, package) for name in holding) for package in known)
 
 

@@ -110,7 +110,7 @@ options:
       state:
         description:
           - V(present) brings a driver. V(absent) takes it away with all that came with it; no service on the GPU can be brought then.
-            V(unmanaged) leaves everything as it is.
+            V(unmanaged) leaves everything as it is, and with O(scope=driver) blocks nothing.
         type: str
         choices: [present, absent, unmanaged]
         default: present

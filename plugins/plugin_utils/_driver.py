@@ -47,8 +47,8 @@ def decide(host: Host, cards: Sequence[Card], settings: Settings, applied: bool,
     if not applied:
         return _left(host, cards, found, gone)
     if settings.way == KEEP and not gone:
-        return found
-    return _carried_out(host, settings, found)
+        return replace(found, restart=_driver_guard.restarts(host))
+    return _carried_out(host, cards, settings, found)
 
 
 def idle(host: Host) -> Decision:
@@ -69,7 +69,7 @@ def _left(host: Host, cards: Sequence[Card], found: Decision, gone: bool) -> Dec
     return replace(stays, wanted=message, target=found.target)
 
 
-def _carried_out(host: Host, settings: Settings, found: Decision) -> Decision:
+def _carried_out(host: Host, cards: Sequence[Card], settings: Settings, found: Decision) -> Decision:
     """Return a decision with all that it takes, or with everything that is in its way."""
     journal = _document.mapping(host.facts, "driver", "journal")
     found = replace(found, restart=_driver_guard.restarts(host), finishes=bool(journal))
@@ -81,7 +81,7 @@ def _carried_out(host: Host, settings: Settings, found: Decision) -> Decision:
     if refusal is not None and (found.brings_packages or (found.action != NONE and refusal.code == _plan_codes.VGPU_HOST)):
         return _blocked(host, found, [refusal])
     if refusal is None:
-        found = _kept_up(host, settings, found)
+        found = _kept_up(host, cards, settings, found)
     activation = _activation(host, settings, found)
     found = _finished(host, found, halves)
     touches = activation.block is not None or activation.how in (_driver_activation.RELOAD, _driver_activation.REBOOT)
@@ -105,9 +105,12 @@ def _blocked(host: Host, found: Decision, blocks: Sequence[Block]) -> Decision:
     return replace(found, blocks=tuple(blocks), expected=host.driver, assumed=False) if blocks else found
 
 
-def _kept_up(host: Host, settings: Settings, found: Decision) -> Decision:
+def _kept_up(host: Host, cards: Sequence[Card], settings: Settings, found: Decision) -> Decision:
     """Add what of pins, files and services differs, where the driver is ours and its packages stay."""
     if found.action not in (NONE, CONFIGURE) or host.installed is None or not _driver_files.ours(host, settings):
+        return found
+    if not _driver_state.installed_drives(host, cards):
+        # It was installed under one that works and stays: kept, it would be loaded by the next reboot, and leave GPUs alone.
         return found
     managed = _document.mapping(host.facts, "driver", "managed")
     if not managed and not _driver_wanted.meets(host, settings, host.installed):

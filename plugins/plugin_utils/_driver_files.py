@@ -138,6 +138,13 @@ def yum_repo(repository: Repository) -> Rendered:
     )
 
 
+def of_repository(here: Target, named: Repository) -> tuple[str, Rendered]:
+    """Return path and content of the role's file for a repository that the options alone tell."""
+    if here.manager == APT:
+        return APT_SOURCES, sources(named, APT_KEY if named.key else here.keyring)
+    return YUM_REPO, yum_repo(named)
+
+
 def key(data: bytes) -> Rendered:
     """Return the file of a repository's key. Raises _openpgp.KeyFileError."""
     return rendered(_openpgp.armored(data))
@@ -212,7 +219,29 @@ def differences(host: Host, settings: Settings) -> tuple[str, ...]:
         return ()
     pin = pin_of(settings, version, int(branch))
     pins = _apt_pins(host, pin) if here.manager == APT else _dnf_pins(host, settings, here, int(branch), pin)
-    return (*pins, *_files(host, {MODPROBE: modprobe()}), *_services(host, settings))
+    return (*pins, *_files(host, {MODPROBE: modprobe()}), *_repository(host, settings, here), *_services(host, settings))
+
+
+def source_of_installed(host: Host, settings: Settings) -> str | None:
+    """Return the source that the installed driver came from and is to come from; None where that is another, or nobody can tell.
+
+    Where the options name another source than that of a driver that stays, its repository stays too.
+    """
+    here, branch = _driver_source.target(host), (host.installed or "").partition(".")[0]
+    if here is None or not branch.isdigit():
+        return None
+    source = _driver_source.choose(host, settings, int(branch), None)
+    return source if here.manager != APT or (source == NVIDIA) == (_origin(host) == NVIDIA) else None
+
+
+def _repository(host: Host, settings: Settings, here: Target) -> list[str]:
+    """Return whether the role's repository file is another than the options tell. What hangs on the host's own sources is not looked at."""
+    source = source_of_installed(host, settings)
+    named = _driver_source.repository(host, settings, source) if source is not None else None
+    if named is None:
+        return []
+    path, file = of_repository(here, named)
+    return _files(host, {path: file}) if path in managed(host) else []
 
 
 def pin_files(host: Host, pin: Pin | None, by_nvidia: bool) -> dict[str, Rendered | None]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,10 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
 CONTAINER, PROCESS = "container", "process"
+_DOCKER = "docker"
+# What the system says of a socket behind which no engine listens. All else may be an engine that runs and does not answer.
+_STOPPED = ("No such file or directory", "Connection refused")
+_GONE_WHEN_STOPPED = "removed when it stops, so it is never stopped for you"
 
 
 class User(NamedTuple):
@@ -42,11 +46,17 @@ class Container(NamedTuple):
 
 @dataclass(frozen=True)
 class Guard:
-    """Who uses the GPUs, by which policy the change goes on, and which containers are stopped for it and started again."""
+    """Who uses the GPUs, by which policy the change goes on, and which containers are stopped for it and started again.
+
+    `silent` is why the containers with a GPU could not be asked for, None where they were. `kept` are the ids of the containers that are
+    never stopped, whatever they are called.
+    """
 
     policy: str
     users: tuple[User, ...]
     stop: tuple[Container, ...] = ()
+    silent: str | None = None
+    kept: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the form that the plan has."""
@@ -65,25 +75,51 @@ class Guard:
     def block(self) -> Block | None:
         """Why the change is not begun; None where nobody is in its way."""
         users = self.in_the_way
-        if not users:
+        unknown = None if self.policy == WAIT or self.silent is None else f"which containers have a GPU could not be asked: {self.silent}"
+        parts = [f"the GPUs are in use by {'; '.join(user.label for user in users)}"] if users else []
+        parts += [unknown] if unknown is not None else []
+        if not parts:
             return None
-        message = f"the GPUs are in use by {'; '.join(user.label for user in users)}"
-        others = f"set {option_of('busy')} to wait"
+        steps = [self._remedy(users)] if users else []
+        steps += ["bring the engine to answer, or stop it, then run again"] if unknown is not None else []
+        return Block("driver", _plan_codes.GPU_IN_USE, "; ".join(parts), "; ".join(steps))
+
+    def _remedy(self, users: Sequence[User]) -> str:
+        """Return what to do about users that are in the way, without what is set already."""
+        others = f"set {option_of('busy')} to {WAIT}"
+        never = [user for user in users if user.kind != CONTAINER or user.id in self.kept]
+        if len(never) == len(users):
+            # No name in drain_containers helps.
+            return f"end what is named, which is never done for you, or {others}"
         if self.policy == REFUSE:
-            drained = f"to drain with the containers that may be stopped in {option_of('drain_containers')}"
-            remedy = f"stop what is named, or {others}, or {drained}"
-        elif all(user.kind == CONTAINER for user in users):
-            remedy = f"stop what is named, or name it in {option_of('drain_containers')}, or {others}"
-        else:
-            remedy = f"end what is named, which is never done for you, or {others}"
-        return Block("driver", _plan_codes.GPU_IN_USE, message, remedy)
+            drained = f"to {DRAIN} with the containers that may be stopped in {option_of('drain_containers')}"
+            return f"stop what is named, or {others}, or {drained}"
+        if not never:
+            return f"stop what is named, or name it in {option_of('drain_containers')}, or {others}"
+        return f"end what is named, which is never done for you but for containers in {option_of('drain_containers')}, or {others}"
 
 
 def of(host: Host, settings: Settings) -> Guard:
     """Return who uses the GPUs of a host now, and which of them are stopped for a change of the driver."""
-    found = users(host)
-    stop = [Container(user.id, user.name) for user in found if user.kind == CONTAINER and _may_stop(user.name, settings)]
-    return Guard(settings.busy, tuple(found), tuple(stop))
+    found, transient = users(host), _transient(host)
+    kept = frozenset(user.id for user in found if user.kind == CONTAINER and _same(user.id, transient))
+    may_stop = [user for user in found if user.kind == CONTAINER and user.id not in kept and _may_stop(user.name, settings)]
+    return Guard(settings.busy, tuple(found), tuple(Container(user.id, user.name) for user in may_stop), silent(host), kept)
+
+
+def silent(host: Host) -> str | None:
+    """Return why nobody can tell which containers have a GPU, None where that is known or where there is no engine that runs any.
+
+    Only Docker is asked for them: those of Podman are seen by their processes.
+    """
+    engine = _document.mapping(host.facts, "engine")
+    if _document.text(engine, "name") != _DOCKER or isinstance(engine.get("gpu_containers"), list):
+        return None
+    error = _document.text(engine, "error")
+    running = _document.flag(engine, "running")
+    if running is False and (error is None or any(words in error for words in _STOPPED)):
+        return None
+    return (error or "the engine told nothing of them").rstrip(".")
 
 
 def restarts(host: Host) -> tuple[Container, ...]:
@@ -120,6 +156,7 @@ def users(host: Host) -> list[User]:
         if (entry.get("how") == "privileged") and not _same(identity, inside):
             continue
         given = ", ".join(_document.texts(entry, "devices")) or _document.text(entry, "how") or "a GPU"
+        given = f"{given}, {_GONE_WHEN_STOPPED}" if _document.flag(entry, "auto_remove") else given
         found[identity] = User(CONTAINER, identity, _document.text(entry, "name") or identity[:12], given)
     for identity, places in inside.items():
         if not _same(identity, found):
@@ -134,7 +171,13 @@ def unasked(host: Host) -> bool:
     return host.loaded is not None and silent and not isinstance(_document.at(host.facts, "driver", "users"), list)
 
 
-def _same(identity: str, others: Mapping[str, object]) -> bool:
+def _transient(host: Host) -> set[str]:
+    """Return the containers that the engine removes when they stop, so that nobody could start them again."""
+    entries = _document.mappings(host.facts, "engine", "gpu_containers")
+    return {_document.text(entry, "id") or "" for entry in entries if _document.flag(entry, "auto_remove")} - {""}
+
+
+def _same(identity: str, others: Collection[str]) -> bool:
     """Whether a container is among others; an engine shortens ids in some answers."""
     return any(identity.startswith(other) or other.startswith(identity) for other in others)
 
@@ -148,8 +191,10 @@ def _processes(host: Host) -> list[tuple[Mapping[str, Any], str]]:
             memory = process.get("memory_mib")
             size = f", {memory} MiB" if isinstance(memory, int) and not isinstance(memory, bool) else ""
             found.append((process, f"GPU {index}{size}"))
-    # Where the driver cannot be asked, the kernel tells who has a device open.
-    return [*found, *((process, "a GPU is open") for process in _document.mappings(host.facts, "driver", "users"))]
+    # The driver does not tell who only has a device open, and nothing at all under a mismatch of versions.
+    known = {process.get("pid") for process, _where in found}
+    openers = _document.mappings(host.facts, "driver", "users")
+    return [*found, *((process, "a GPU is open") for process in openers if process.get("pid") not in known)]
 
 
 def _may_stop(name: str, settings: Settings) -> bool:

@@ -25,6 +25,9 @@ UNSUFFIXED_SINCE = 590
 _OPEN_BY_DEFAULT_SINCE = 560
 MODULE = "nvidia-driver"
 PINNING, FABRIC_MANAGER, PERSISTENCE, HEADERS = "pinning", "fabric manager", "persistence daemon", "headers"
+LATER_HEADERS = "headers of later kernels"
+# At the end of a kernel's name, such as 6.1.0-40-cloud-amd64.
+_DEBIAN_KIND = re.compile(r"-((?:cloud-|rt-)?(?:amd64|arm64(?:-16k)?))$")
 _RELEASES = {"jammy": "22.04", "noble": "24.04", "resolute": "26.04"}
 
 # Of apt. Libraries beginning with c and e are listed, since libnvidia-container* and libnvidia-egl-* are none of the driver.
@@ -80,8 +83,6 @@ _APT_GLOBS = (
     "nvidia-vulkan-*",
     "xserver-xorg-video-nvidia*",
 )
-# Prebuilt modules have the version of their kernel; apt keeps them with the driver by their dependencies.
-_PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
 # The packages that tell which drivers a repository has: those of the kernel modules and of the libraries.
 _PATTERNS = {
     DEBIAN: (
@@ -226,6 +227,14 @@ def headers(target: Target, kernel: str) -> list[str]:
     return [f"kernel-devel-{kernel}", *newer]
 
 
+def later_headers(target: Target, kernels: Sequence[str]) -> list[str]:
+    """Return the metapackage of Debian that brings the headers of a later kernel together with it; empty where there is none."""
+    kernel = kernels[-1] if kernels else ""
+    kind = _DEBIAN_KIND.search(kernel)
+    # Kernels of backports have the name of the release's own, whose headers are of no use to them.
+    return [f"linux-headers-{kind[1]}"] if target.family == DEBIAN and kind is not None and "bpo" not in kernel else []
+
+
 def fabric_manager(wanted: Wanted) -> list[str]:
     """Return the packages that may have the fabric manager of the driver, the likeliest first."""
     if wanted.target.family == RHEL:
@@ -267,5 +276,5 @@ def is_driver(name: str) -> bool:
 
 
 def is_prebuilt(name: str) -> bool:
-    """Whether a package has modules that the distribution built: its version is that of the kernel."""
-    return _PREBUILT.match(name) is not None
+    """Whether a package has modules that the distribution built: its version is the kernel's, and apt keeps it with its driver."""
+    return _packages.is_prebuilt(name)

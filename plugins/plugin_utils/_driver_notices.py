@@ -17,6 +17,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _driver_choice,
     _driver_module,
     _driver_rules,
+    _driver_state,
     _plan_codes,
     _versions,
 )
@@ -56,6 +57,8 @@ def _interrupted(host: Host, driver: _driver.Decision | None) -> Warnings:
         return []
     finishes = driver is not None and driver.finishes and not driver.blocks
     remedy = "this run finishes it" if finishes else None
+    if driver is not None and not finishes and driver.restart and _driver_state.works(host):
+        remedy = "this run starts again what it stopped"
     error = _document.text(journal, "error")
     if error is not None:
         message = f"a run that changed the driver was interrupted, and what it left cannot be read: {error}"

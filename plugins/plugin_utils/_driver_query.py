@@ -74,8 +74,7 @@ def _named(packages: Mapping[str, Any], key: str) -> list[dict[str, str | None]]
 
 def wanted(host: Host, settings: Settings, target: Target) -> Wanted:
     """Return for which driver names are looked for. The host is one whose driver can be changed."""
-    here = _driver_source.target(host)
-    assert here is not None
+    here = _driver_source.of_target(host)
     source = target.source or (NVIDIA if here.manager == DNF else DISTRIBUTION)
     return Wanted(here, source, target.branch, target.flavour, settings.kernel_modules, kernels(host))
 
@@ -115,6 +114,8 @@ def _also(host: Host, settings: Settings, driver: Wanted, version: str | None, s
     if settings.kernel_headers == PRESENT and any(_driver_names.builds(names) for names in sets):
         for kernel in without_headers(host):
             found[f"{_driver_names.HEADERS} {kernel}"] = _driver_names.headers(driver.target, kernel)
+        later = _driver_names.later_headers(driver.target, driver.kernels)
+        found.update({_driver_names.LATER_HEADERS: later} if later else {})
     if settings.persistence and not settings.packages and _driver_names.persistence(driver):
         found[_driver_names.PERSISTENCE] = _driver_names.persistence(driver)
     if _driver_files.needs_fabric_manager(host, settings):
@@ -198,11 +199,24 @@ def repository(host: Host, settings: Settings, source: str, answer: Answer | Non
     return _with_key(host, here, named, answer, file, key)
 
 
+def by_options(host: Host, settings: Settings, source: str, key: bytes | None) -> Needed | None:
+    """Return the repository whose file of the role is another than the options tell, None where it is not there or as it should be.
+
+    That takes no answer: the file is the role's already, so the host needs it, and what it should be hangs on the options alone.
+    """
+    here, named = _driver_source.target(host), _driver_source.repository(host, settings, source)
+    if here is None or named is None:
+        return None
+    path, content = _driver_files.of_repository(here, named)
+    if path not in _driver_files.managed(host) or _driver_files.is_there(host, path, content):
+        return None
+    return _with_key(host, here, named, Answer({}), path, key)
+
+
 def _with_key(host: Host, here: _driver_source.Target, named: Repository, answer: Answer, file: str, key: bytes | None) -> Needed:
     path = _driver_files.APT_KEY if here.manager == APT else _driver_files.RPM_KEY
     own = bool(named.key)
-    signed_by = path if own else here.keyring
-    content = _driver_files.sources(named, signed_by) if here.manager == APT else _driver_files.yum_repo(named)
+    content = _driver_files.of_repository(here, named)[1]
     fetched = {"source": named.key, "fingerprint": named.fingerprint, "path": path} if own else None
     needed = _needed(host, answer, {file: content}, fetched, path if own else None)
     if not own or not needed.change:

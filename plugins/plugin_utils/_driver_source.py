@@ -108,6 +108,14 @@ def target(host: Host) -> Target | None:
     return _TARGETS.get((name, version)) or _TARGETS.get((name, version.partition(".")[0]))
 
 
+def of_target(host: Host) -> Target:
+    """Return the operating system of a host whose drivers can be changed. Raises LookupError where they cannot (see refusal)."""
+    found = target(host)
+    if found is None:
+        raise LookupError("the drivers of this operating system are not changed")
+    return found
+
+
 def architecture(host: Host) -> str | None:
     """Return what NVIDIA's repositories call the architecture of a host, None where they have none for it."""
     return _ARCHITECTURES.get(_document.text(host.facts, "host", "architecture") or "")

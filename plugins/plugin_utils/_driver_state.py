@@ -45,6 +45,13 @@ def trouble(host: Host, cards: Sequence[Card]) -> Block | None:
     return _wrong(host, cards)
 
 
+def works(host: Host) -> bool:
+    """Whether the loaded driver and its libraries fit, as far as is known for sure: a container with a GPU can be started."""
+    answered = _document.text(host.facts, "nvml", "source") in ("nvml", "nvidia-smi")
+    apart = _document.flag(host.facts, "driver", "mismatch") is not False or bool(_document.mappings(host.facts, "driver", "broken"))
+    return answered and not apart and host.driver is not None and host.installed in (None, host.loaded)
+
+
 def misfit(host: Host, cards: Sequence[Card], version: str, flavour: str | None) -> str | None:
     """Return why a driver does not drive the GPUs, as a clause; None when it does, or when nobody can tell.
 

@@ -155,7 +155,7 @@ def _plan_lines(record: Mapping[str, Any]) -> list[str]:
         lines += _entry("", f"-> {finding.get('remedy')}") if finding.get("remedy") else []
     if status != "change":
         there = _document.text(document, "from") or "none"
-        return lines + _entry("driver", f"{there} ({document.get('reason')})")
+        return lines + _entry("driver", f"{there} ({document.get('reason')})") + _restart_lines(document)
     lines += _entry("driver", f"{_change(document)} ({document.get('reason')})")
     for part in (_source_lines, _repository_lines, _package_lines, _pin_lines, _file_lines, _guard_lines, _end_lines):
         lines += part(document)
@@ -213,7 +213,7 @@ def _package_lines(document: Mapping[str, Any]) -> list[str]:
         load = f"; {size} MiB to load" if isinstance(size, int) and size else ""
         lines += _entry("packages", f"{_count(come)} come or change{load}: {_some([_package(package) for package in _driver_first(come)])}")
     if go:
-        lines += _entry("removed", f"{_count(go)}: {_some([str(package.get('name')) for package in go])}")
+        lines += _entry("removed", f"{_count(go)}: {', '.join(str(package.get('name')) for package in go)}")
     stream = _document.mapping(packages, "stream")
     if stream:
         wanted = _document.text(stream, "stream")
@@ -274,12 +274,16 @@ def _guard_lines(document: Mapping[str, Any]) -> list[str]:
     guard = _document.mapping(document, "guard")
     users = [f"{user.get('kind')} {user.get('name')} ({user.get('what')})" for user in _document.mappings(guard, "users")]
     stops = [str(container.get("name")) for container in _document.mappings(guard, "stop")]
-    again = [str(container.get("name")) for container in _document.mappings(document, "restart")]
     lines = _entry("in use", f"by {_some(users)}") if users else []
     lines += _entry("stops", f"{_some(stops)}, started again afterwards") if stops else []
     if users and guard.get("policy") == "wait":
         lines += _entry("waits", "until the GPUs are free")
-    return lines + (_entry("starts", f"{_some(again)}, which an interrupted run stopped") if again else [])
+    return lines + _restart_lines(document)
+
+
+def _restart_lines(document: Mapping[str, Any]) -> list[str]:
+    again = [str(container.get("name")) for container in _document.mappings(document, "restart")]
+    return _entry("starts", f"{_some(again)}, which an interrupted run stopped") if again else []
 
 
 def _end_lines(document: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 # How many versions a sentence names, and what /boot should have for a new initramfs beside the old one.
 _NAMED = 5
 _BOOT_MIB = 64
+# The package dkms, not one of modules for it.
+_DKMS_ITSELF = re.compile(r"(?<![\w-])dkms(?![\w-])")
+# By NVIDIA's installation guide; the name of Oracle's package is from memory.
+_EPEL = (
+    "enable EPEL, which has dkms for Enterprise Linux: dnf install epel-release (Oracle Linux: oracle-epel-release-el9 or -el10; RHEL: the "
+    "package of that name from the EPEL project), then run again"
+)
 Package = dict[str, Any]
 
 
@@ -118,6 +126,7 @@ def of(host: Host, settings: Settings, wanted: Wanted, query: Mapping[str, Any],
     if wrong is not None:
         return Result(None, (wrong,))
     blocks = [
+        *_of_others(asked, answer),
         *_fabric_manager(query, asked, answer),
         *_secure_boot(host, asked),
         *_headers(host, settings, asked, answer),
@@ -246,6 +255,8 @@ def _no_such_driver(settings: Settings, asked: _Asked, answer: Answer, message: 
     told = [f"of branch {asked.wanted.branch} there are {_few(same)}"] if same else []
     told += [f"of other branches {_few(others)}"] if others else []
     have = f"; {'; '.join(told)}" if told else "; no driver at all can be had there"
+    if _lacks_dkms(asked, answer):
+        return Block("driver", _plan_codes.NO_SUCH_DRIVER, message + have, _EPEL)
     name = "version" if settings.version else "branch"
     remedy = f"set {option_of(name)} to one of these" if told else f"look at {option_of('repository')} and {option_of('source')}"
     if asked.wanted.source == DISTRIBUTION:
@@ -253,8 +264,33 @@ def _no_such_driver(settings: Settings, asked: _Asked, answer: Answer, message: 
     return Block("driver", _plan_codes.NO_SUCH_DRIVER, message + have, remedy)
 
 
+def _lacks_dkms(asked: _Asked, answer: Answer) -> bool:
+    """Whether dkms is what is missing, on a system where only another repository has it: Amazon Linux has it itself."""
+    enterprise = asked.wanted.target.directory.startswith("rhel")
+    return enterprise and _DKMS_ITSELF.search(answer.error or "") is not None
+
+
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _of_others(asked: _Asked, answer: Answer) -> list[Block]:
+    """Return that the driver would push packages out that are somebody else's, with their configuration; nothing where it would not."""
+    brought = _document.texts(answer.raw, "brought")
+    gone = [str(entry["name"]) for entry in answer.remove]
+    # NVIDIA's pinning package of another version goes with the driver that it pinned.
+    ours = [name for name in gone if _driver_names.is_driver(name) or name.startswith("nvidia-driver-pinning-") or _is_among(name, brought)]
+    others = [name for name in gone if name not in ours]
+    if not others:
+        return []
+    message = f"for {asked.driver} packages of others would be removed, which do not go with it: {', '.join(others)}"
+    remedy = "see what needs them: remove them yourself, make them fit the new driver, or ask for a driver that they go with"
+    return [Block("driver", _plan_codes.HELD_BY_OTHERS, message, remedy)]
+
+
+def _is_among(name: str, names: Sequence[str]) -> bool:
+    """Whether a package is among others, by its name without the architecture."""
+    return name.partition(":")[0] in {other.partition(":")[0] for other in names}
 
 
 def _fabric_manager(query: Mapping[str, Any], asked: _Asked, answer: Answer) -> list[Block]:

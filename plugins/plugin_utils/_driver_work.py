@@ -20,13 +20,14 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _driver_names,
     _driver_query,
     _driver_source,
+    _driver_state,
     _driver_transaction,
     _driver_wanted,
     _plan_codes,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver import CONFIGURE, INSTALL, NONE, REMOVE, UPGRADE
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_query import Answer
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import NVIDIA
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import ABSENT, KEEP, NVIDIA, UNMANAGED, option_of
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, DNF
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_transaction import Transaction
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, warning
@@ -58,18 +59,20 @@ def make(
         key: content of the repository's key file, None before it was fetched.
     """
     document = _empty(decision)
+    if settings.way == KEEP and settings.state != ABSENT:
+        return _left_alone(document, host, decision, settings)
     if decision.blocks:
-        return _blocked(document, decision.blocks)
+        return _blocked(document, host, decision, decision.blocks)
     if decision.action == NONE:
         return document
     document["status"] = "change"
     refused = _driver_source.refusal(host) or _driver_source.unavailable(host, decision.source)
     if refused is not None:
-        return _blocked(document, [refused])
+        return _blocked(document, host, decision, [refused])
     work = _removal(host, decision, packages) if decision.action == REMOVE else _presence(host, decision, settings, packages, key)
     document.update(work.parts)
     document["warnings"] += work.warnings
-    return _blocked(document, work.blocks) if work.blocks else document
+    return _blocked(document, host, decision, work.blocks) if work.blocks else document
 
 
 class _Work:
@@ -124,8 +127,27 @@ def _empty(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _blocked(document: dict[str, Any], blocks: Any) -> dict[str, Any]:
-    """Return the document of a host that nothing is done on: of the work, only what is in the way is told."""
+def _left_alone(document: dict[str, Any], host: Host, decision: Decision, settings: Settings) -> dict[str, Any]:
+    """Return the document of a driver that nobody is to touch: what is wrong with it is told, and is in the way of nothing.
+
+    Only containers that an interrupted run stopped are started again.
+    """
+    wish = f"{option_of('state')} is {UNMANAGED}" if settings.state == UNMANAGED else f"{option_of('policy')} is {KEEP}"
+    told = [warning(block.code, block.message, block.remedy) for block in decision.blocks]
+    reason = f"{wish}, and the driver is left as it is"
+    return {**document, "action": NONE, "reason": reason, "warnings": told, "restart": _to_start(host, decision)}
+
+
+def _to_start(host: Host, decision: Decision) -> list[dict[str, str]]:
+    """Return the containers of an interrupted run that can be started though nothing else is done: the driver that is there serves them."""
+    return [container._asdict() for container in decision.restart] if _driver_state.works(host) else []
+
+
+def _blocked(document: dict[str, Any], host: Host, decision: Decision, blocks: Sequence[Block]) -> dict[str, Any]:
+    """Return the document of a host that nothing is done on: of the work, only what is in the way is told.
+
+    Containers that an interrupted run stopped need not wait for what is in the way.
+    """
     nothing = {
         "status": "blocked",
         "blocked": [block.as_dict() for block in blocks],
@@ -137,7 +159,7 @@ def _blocked(document: dict[str, Any], blocks: Any) -> dict[str, Any]:
         "files": {},
         "initramfs": False,
         "services": [],
-        "restart": [],
+        "restart": _to_start(host, decision),
         "activation": _driver_activation.NONE,
         "fallback": None,
         "reboot": {"required": False, "reasons": []},
@@ -150,12 +172,19 @@ def _blocked(document: dict[str, Any], blocks: Any) -> dict[str, Any]:
 
 def _presence(host: Host, decision: Decision, settings: Settings, packages: Mapping[str, Any] | None, key: bytes | None) -> _Work:
     work = _Work()
+    # Nobody knows how far an interrupted run came with the initramfs.
+    work.parts["initramfs"] = decision.finishes
     kept = _is_kept(host, decision, settings)
     beside = decision.action == CONFIGURE and kept and _driver_files.lacks_fabric_manager(host, settings)
     transaction = None
     if (decision.brings_packages or beside) and decision.target is not None:
         transaction = _bring(work, host, decision, settings, packages, key)
         if work.blocks or transaction is None:
+            return work
+    elif kept:
+        source = _driver_files.source_of_installed(host, settings)
+        _add_repository(work, _driver_query.by_options(host, settings, source, key) if source is not None else None)
+        if work.blocks:
             return work
     version = transaction.version if transaction is not None and transaction.version else host.installed
     if kept and version is not None and version.partition(".")[0].isdigit():
@@ -174,16 +203,19 @@ def _bring(
 ) -> Transaction | None:
     """Add the part about packages; None while it is not known exactly which come."""
     target = decision.target
-    assert target is not None
+    if target is None:
+        return None
     wanted = _driver_query.wanted(host, settings, target)
     query = _driver_query.present(host, settings, wanted, target.version)
     work.parts["query"] = query
     answer = Answer(packages) if packages is not None else None
     # Whoever has fetched the key was told by an answer before that the repository is needed.
     known = Answer({}) if answer is None and key is not None else answer
-    repository = _driver_query.repository(host, settings, wanted.source, known, key)
-    work.parts["repository"] = repository.as_dict() if repository is not None else None
-    work.blocks += [repository.block] if repository is not None and repository.block is not None else []
+    if known is None:
+        repository = _driver_query.by_options(host, settings, wanted.source, None)
+    else:
+        repository = _driver_query.repository(host, settings, wanted.source, known, key)
+    _add_repository(work, repository)
     if answer is not None:
         work.blocks += _driver_transaction.hindrances(answer, decision.finishes)
         work.parts["repair"] = decision.repair or _driver_transaction.is_interrupted(answer)
@@ -193,6 +225,11 @@ def _bring(
         _wait(work, target.name, target.version, answer is not None)
         return None
     return _settle(work, host, settings, wanted, query, answer)
+
+
+def _add_repository(work: _Work, repository: _driver_query.Needed | None) -> None:
+    work.parts["repository"] = repository.as_dict() if repository is not None else None
+    work.blocks += [repository.block] if repository is not None and repository.block is not None else []
 
 
 def _settle(
@@ -226,8 +263,7 @@ def _wait(work: _Work, name: str, version: str | None, asked: bool) -> None:
 
 def _keep(work: _Work, host: Host, decision: Decision, settings: Settings, version: str, transaction: Transaction | None) -> None:
     """Add what keeps the driver as it is: pins, the rules of modprobe, services."""
-    here = _driver_source.target(host)
-    assert here is not None
+    here = _driver_source.of_target(host)
     pin = _driver_files.pin_of(settings, version, int(version.partition(".")[0]))
     changes = transaction is not None and bool(transaction.install or transaction.remove)
     if here.manager == APT:
@@ -246,7 +282,7 @@ def _keep(work: _Work, host: Host, decision: Decision, settings: Settings, versi
     modprobe = _driver_files.modprobe()
     stale = _driver_query.stale_repository(host, work.parts.get("repository"), decision.source, transaction is not None)
     work.parts["files"] = {_driver_files.MODPROBE: modprobe, **stale}
-    work.parts["initramfs"] = not _driver_files.is_there(host, _driver_files.MODPROBE, modprobe)
+    work.parts["initramfs"] = decision.finishes or not _driver_files.is_there(host, _driver_files.MODPROBE, modprobe)
     wanted = _driver_files.services(host, settings, _loads(host, decision))
     daemon = _has_daemon(host, transaction)
     work.parts["services"] = [service for service in wanted if daemon or service["name"] != _driver_files.PERSISTENCED]
@@ -276,8 +312,7 @@ def _loads(host: Host, decision: Decision) -> bool:
 def _removal(host: Host, decision: Decision, packages: Mapping[str, Any] | None) -> _Work:
     """Return the work of taking everything away that the role brought, and the driver."""
     work = _Work()
-    here = _driver_source.target(host)
-    assert here is not None
+    here = _driver_source.of_target(host)
     managed = _driver_files.managed(host)
     work.parts.update(expects=None, query=_driver_query.absent(here), target=None)
     work.parts["pins"] = {
@@ -287,7 +322,7 @@ def _removal(host: Host, decision: Decision, packages: Mapping[str, Any] | None)
         "versionlocks": False,
     }
     work.parts["files"] = {path: None for path in managed if path not in _driver_files.OF_PINS}
-    work.parts["initramfs"] = _driver_files.MODPROBE in managed
+    work.parts["initramfs"] = decision.finishes or _driver_files.MODPROBE in managed
     answer = Answer(packages) if packages is not None else None
     if answer is None:
         work.parts["exact"] = False

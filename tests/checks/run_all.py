@@ -179,6 +179,15 @@ def diagnosis() -> list[Step]:
     return [Step("simulated hosts", command, tree.mirror(), report, live=True, environment={"PYTHONPATH": str(tree.COLLECTIONS)})]
 
 
+def drivers() -> list[Step]:
+    """Drivers on simulated hosts of every family of operating systems, and the genuine packages of Debian."""
+    tree.mirror()
+    report = LOGS / "drivers.xml"
+    # Molecule brings the fleet and the first drivers; its verifier runs the tests, and this is how their count comes out.
+    command = ["molecule", "test", "-s", "nvidia_driver"]
+    return [Step("molecule nvidia_driver", command, report=report, live=True, environment={"DIFYOPS_JUNITXML": str(report)})]
+
+
 def molecule() -> list[Step]:
     """The whole job on simulated hosts."""
     report = LOGS / "molecule.xml"
@@ -187,7 +196,9 @@ def molecule() -> list[Step]:
     return [Step("molecule", ["molecule", "test", "-s", "default"], report=report, live=True, environment=environment)]
 
 
-STAGES: dict[str, Callable[[], list[Step]]] = {stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, molecule)}
+STAGES: dict[str, Callable[[], list[Step]]] = {
+    stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, drivers, molecule)
+}
 
 
 def main() -> int:

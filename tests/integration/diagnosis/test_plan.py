@@ -153,7 +153,7 @@ def test_secure_boot_may_refuse_the_next_kernels_module(cli: Host) -> None:
 
 @produces("DG765")
 def test_driver_is_held_by_nothing(cli: Host) -> None:
-    cli.plan(driver_version="535.274.02").plan_warns("DG765", "535.274.02")
+    cli.plan(driver={"version": "535.274.02"}).plan_warns("DG765", "535.274.02")
 
 
 @produces("DG763")

@@ -115,8 +115,9 @@ def test_fabric_manager_and_persistenced(diag: Host) -> None:
     diag.profile(profile="h100x8-580")
     driver = facts_of(diag)["driver"]
     version = profile("h100x8-580")["driver_version"]
-    assert driver["fabric_manager"] == {"installed": True, "version": version, "running": True, "matches_driver": True, "needed": True}
-    assert driver["persistenced"] == {"installed": True, "running": True}
+    started = {"installed": True, "running": True, "enabled": True}
+    assert driver["fabric_manager"] == {**started, "version": version, "matches_driver": True, "needed": True}
+    assert driver["persistenced"] == started
 
 
 def test_processes_and_their_containers(host: Host) -> None:

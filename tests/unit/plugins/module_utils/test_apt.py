@@ -504,3 +504,171 @@ def test_packages_that_tell_no_version_do_not_decide():
     changes = [Change("libnvidia-compute-580-server", None, "580.178.04-0ubuntu1"), Change("nvidia-firmware-580-server", None, "1")]
     assert _package_query.outcome(prebuilt, changes) == "580.178.04"
     assert _package_query.outcome(prebuilt, []) is None
+
+
+RUNNING, NEXT = "6.8.0-50-generic", "6.8.0-60-generic"
+STEM = "linux-modules-nvidia-580-server-open"
+FOR_OLD, FOR_NEW = {RUNNING: "6.8.0-50.51", NEXT: "6.8.0-60.63"}, {RUNNING: "6.8.0-50.51+1", NEXT: "6.8.0-60.63+2"}
+
+
+def prebuilt(offer, version, kernels, meta, flavour="-open"):
+    """Offer modules as Ubuntu has them: those of each kernel for a range of versions, and a metapackage for those of one."""
+    stem = f"linux-modules-nvidia-580-server{flavour}"
+    for kernel, own in kernels.items():
+        common = f"nvidia-kernel-common-580-server (<= {version}-1), nvidia-kernel-common-580-server (>= {version})"
+        image = f"linux-image-{kernel} | linux-image-unsigned-{kernel}"
+        offer(f"{stem}-{kernel}", own, Depends=f"linux-objects-nvidia-580-server{flavour}-{kernel} (= {own}), {image}, {common}")
+        offer(f"linux-objects-nvidia-580-server{flavour}-{kernel}", own)
+        if kernel == meta:
+            offer(f"{stem}-generic", own, Depends=f"{stem}-{kernel} (= {own})")
+
+
+@pytest.fixture
+def signed(ubuntu):
+    """What Ubuntu has of prebuilt modules for two versions of a driver, the newer of which has them for both kernels too."""
+    for kernel in (RUNNING, NEXT):
+        ubuntu.install(f"linux-image-{kernel}", "6.8.0")
+    prebuilt(ubuntu.offer, "580.95.05", FOR_OLD, NEXT)
+    prebuilt(ubuntu.offer, "580.178.04", FOR_NEW, NEXT)
+    return ubuntu
+
+
+SIGNED = [f"{STEM}-{RUNNING}", f"{STEM}-{NEXT}", f"{STEM}-generic", "nvidia-headless-no-dkms-580-server-open", "nvidia-utils-580-server"]
+
+
+@needs_apt
+@pytest.mark.parametrize(
+    ("asked", "version", "kernels"),
+    [
+        ({"branch": "580"}, "580.178.04", FOR_NEW),
+        ({"version": "580.178.04"}, "580.178.04", FOR_NEW),
+        ({"version": "580.95.05"}, "580.95.05", FOR_OLD),
+    ],
+)
+def test_prebuilt_modules_are_those_of_the_driver(signed, asked, version, kernels):
+    told = signed.ask(**asked, alternatives=[SIGNED, alternative(580)])
+    assert (told["choice"], told["version"], told["error"]) == (0, version, None)
+    found = versions(told)
+    for kernel, own in kernels.items():
+        assert found[f"{STEM}-{kernel}"] == found[f"linux-objects-nvidia-580-server-open-{kernel}"] == (None, own)
+    assert found[f"{STEM}-generic"] == (None, kernels[NEXT])
+    assert found["nvidia-kernel-common-580-server"] == (None, f"{version}-0ubuntu0.24.04.1")
+
+
+def real_run(root, told):
+    """Install by the role's way what was told, and return what is installed then: apt's own word for every version."""
+    options = [f"-oDir={root.root}", f"-oDir::State::status={root.root}/var/lib/dpkg/status", "--no-install-recommends"]
+    names = [f"{entry['name']}={entry['to']}" for entry in told["install"]]
+    command = ["apt-get", *options, "--simulate", "--allow-downgrades", "--allow-change-held-packages", "install", *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {change.name: (change.before, change.after) for change in _apt.parse_changes(done.stdout)}
+
+
+@needs_apt
+def test_apt_itself_takes_what_was_told_without_rules_of_anybody(signed):
+    told = signed.ask(version="580.95.05", alternatives=[SIGNED])
+    assert real_run(signed, told) == versions(told)
+
+
+@needs_apt
+def test_without_modules_for_the_driver_they_are_built_on_the_host(ubuntu):
+    ubuntu.install(f"linux-image-{NEXT}", "6.8.0")
+    prebuilt(ubuntu.offer, "580.178.04", {NEXT: FOR_NEW[NEXT]}, NEXT)
+    sets = [[f"{STEM}-{NEXT}", *SIGNED[3:]], alternative(580)]
+    assert ubuntu.ask(version="580.95.05", alternatives=sets)["choice"] == 1
+    # Where no version was named, the older driver comes rather than none.
+    prebuilt(ubuntu.offer, "580.95.05", {RUNNING: FOR_OLD[RUNNING]}, RUNNING)
+    ubuntu.install(f"linux-image-{RUNNING}", "6.8.0")
+    told = ubuntu.ask(branch="580", alternatives=[[f"{STEM}-{RUNNING}", *SIGNED[3:]]])
+    assert (told["choice"], told["version"]) == (0, "580.95.05")
+
+
+@needs_apt
+def test_a_metapackage_decides_on_the_modules_that_are_named_beside_it(signed):
+    # Newer modules of the same driver, to which no metapackage leads yet.
+    prebuilt(signed.offer, "580.95.05", {NEXT: "6.8.0-60.63+1"}, None)
+    told = signed.ask(version="580.95.05", alternatives=[SIGNED])
+    assert versions(told)[f"{STEM}-{NEXT}"] == versions(told)[f"{STEM}-generic"] == (None, FOR_OLD[NEXT])
+    told = signed.ask(version="580.95.05", alternatives=[[name for name in SIGNED if name != f"{STEM}-generic"]])
+    assert versions(told)[f"{STEM}-{NEXT}"] == (None, "6.8.0-60.63+1")
+
+
+def provisioned(root, version, kernels):
+    """Install a driver with prebuilt modules as the role leaves it: everything held but the modules."""
+    full, held = f"{version}-0ubuntu0.24.04.1", "hold ok installed"
+    source = "nvidia-kernel-source-580-server-open"
+    prebuilt(root.install, version, kernels, NEXT)
+    library = {"Conflicts": "libnvidia-compute", "Provides": "libnvidia-compute", "state": held}
+    root.install("libnvidia-compute-580-server", full, **library)
+    root.install("nvidia-kernel-common-580-server", full, state=held)
+    root.install(source, full, state=held)
+    needs = f"libnvidia-compute-580-server (= {full})"
+    root.install("nvidia-headless-no-dkms-580-server-open", full, state=held, Depends=needs)
+    root.install("nvidia-utils-580-server", full, state=held, Depends=needs)
+    for other in ("580.95.05", "580.178.04"):
+        root.offer(source, f"{other}-0ubuntu0.24.04.1")
+
+
+@needs_apt
+@pytest.mark.parametrize(("there", "target"), [("580.95.05", "580.178.04"), ("580.178.04", "580.95.05")])
+def test_prebuilt_modules_change_with_the_driver_also_of_kernels_that_were_not_asked_for(signed, there, target):
+    before, after = (FOR_OLD, FOR_NEW) if there == "580.95.05" else (FOR_NEW, FOR_OLD)
+    provisioned(signed, there, before)
+    told = signed.ask(version=target, alternatives=[[f"{STEM}-{NEXT}", f"{STEM}-generic", *SIGNED[3:]]])
+    assert (told["choice"], told["error"], told["remove"]) == (0, None, [])
+    for kernel in (RUNNING, NEXT):
+        assert versions(told)[f"{STEM}-{kernel}"] == (before[kernel], after[kernel])
+    assert versions(told)["nvidia-kernel-source-580-server-open"] == (f"{there}-0ubuntu0.24.04.1", f"{target}-0ubuntu0.24.04.1")
+    assert real_run(signed, told) == versions(told)
+
+
+@needs_apt
+def test_nothing_moves_where_everything_is_there(signed):
+    provisioned(signed, "580.95.05", FOR_OLD)
+    told = signed.ask(version="580.95.05", alternatives=[SIGNED])
+    assert (told["choice"], told["install"], told["remove"]) == (0, [], [])
+
+
+def finder(records, compares=lambda version, operator, other: True):
+    by_name = {}
+    for name, version, needed in records:
+        by_name.setdefault(name, []).append(_apt.Record(name, version, needed, 0, 0))
+    apt = _apt.Apt("/", 5.0)
+    apt.compares = compares
+    return _apt.Prebuilt(apt, lambda name: by_name.get(name, []))
+
+
+def test_prebuilt_modules_that_need_themselves_are_not_taken():
+    one, other = f"{STEM}-{NEXT}", f"linux-objects-nvidia-580-{NEXT}"
+    assert finder([(one, "1", other), (other, "1", one)]).versions([one], "580.95.05") == {}
+
+
+TEXTS = st.sampled_from([f"{STEM}-{NEXT}", f"{STEM}-generic", "nvidia-kernel-common-580", "nosuch", "(= 1)", "(<= 580)", "(<", ",", "|"])
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from([f"{STEM}-{NEXT}", f"{STEM}-generic", "nvidia-kernel-common-580"]),
+        st.sampled_from(["1", "6.8.0-60.63", "580.95.05-1"]),
+        st.lists(TEXTS, max_size=6).map("".join),
+    ),
+    max_size=8,
+)
+
+
+@given(RECORDS, st.booleans())
+def test_no_archive_breaks_the_search_for_prebuilt_modules(records, met):
+    found = finder(records, lambda version, operator, other: met).versions([f"{STEM}-{NEXT}", f"{STEM}-generic", "nosuch"], "580.95.05")
+    assert all(any((name, version) == record[:2] for record in records) for name, version in found.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a (>= 1:2~3-4), b:any (<< 5) | c", [[("a", ">=", "1:2~3-4")], [("b", "<<", "5"), ("c", None, None)]]),
+        ("a [amd64] (= 1)", [[("a", None, None)]]),
+        ("a(=1)", [[("a", "=", "1")]]),
+        (" , ", []),
+    ],
+)
+def test_relations(text, told):
+    assert _apt.relations(text) == told

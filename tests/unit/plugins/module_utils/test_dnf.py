@@ -128,9 +128,10 @@ class Base:
     def resolve(self, allow_erasing):
         if self.fails:
             raise self.fails
-        held = {one.name: one for one in self.sack.installed()}
         new = [one for verb, one in self.marked if verb != "remove"]
-        old = [held[one.name] for _verb, one in self.marked if one.name in held]
+        gone = [one for verb, one in self.marked if verb == "remove"]
+        replaced = [one.name for verb, one in self.marked if verb in ("upgrade", "downgrade")]
+        old = [one for one in self.sack.installed() if one in gone or one.name in replaced]
         self.transaction = SimpleNamespace(install_set=new, remove_set=old)
 
 
@@ -143,9 +144,7 @@ def solver(installed=(), available=(), **asked):
     dnf = SimpleNamespace(exceptions=SimpleNamespace(Error=DnfError))
     made = _dnf.Solver(dnf, base, Query(**{"branch": "580", **asked}))
     made._find = lambda name, there: [one for one in (base.sack.installed() if there else base.sack.available()) if one.name == name]
-    for one in installed:
-        made._held[one.name] = one
-        made.installed.append(_dnf.Package(one.name, one.evr, one.vendor, broken=False))
+    made.know(installed, [one for one in installed if sum(one.name == other.name for other in installed) > 1])
     return made, base
 
 
@@ -185,6 +184,38 @@ def test_what_is_there_in_the_version_is_left_alone():
     assert made.simulate(["nvidia-driver-cuda"], ["gone"], NEW) == [Change("gone", "1.1-1.el9", None)]
     assert made.sizes([Change("gone", "1.1-1.el9", None)]) == {"download_mib": 0, "needed_mib": -1}
     assert made.sizes([]) == {"download_mib": 0, "needed_mib": 0}
+
+
+def cut_off(target):
+    """A host on which an upgrade, or a downgrade, was cut off in one of two packages."""
+    names = ["nvidia-driver-cuda", "kmod-nvidia-open-dkms"]
+    there = [Rpm(names[0], OLD), Rpm(names[0], NEW), Rpm(names[1], OLD), Rpm("bash", "5.1", 0), Rpm("bash", "5.2", 0)]
+    made, _base = solver(there, offers(*names), version=target)
+    assert {entry["name"] for entry in made.duplicates()} == {"nvidia-driver-cuda", "bash"}
+    assert [entry["version"] for entry in made.duplicates()] == ["5.1-1.el9", "5.2-1.el9", f"3:{OLD}-1.el9", f"3:{NEW}-1.el9"]
+    asked = Query(version=target, alternatives=[names])
+    changes = _package_query.choose(asked, made, made.installed, _package_query.answer("/", "dnf", asked))
+    return {change.name: (change.before, change.after) for change in changes}
+
+
+def test_of_what_is_there_twice_a_repair_leaves_the_newest():
+    # The repair itself brings one of the two to the new version.
+    assert cut_off(NEW) == {"kmod-nvidia-open-dkms": (f"3:{OLD}-1.el9", f"3:{NEW}-1.el9")}
+
+
+def test_what_a_repair_leaves_in_another_version_is_brought_back_and_not_removed():
+    assert cut_off(OLD) == {"nvidia-driver-cuda": (f"3:{NEW}-1.el9", f"3:{OLD}-1.el9")}
+
+
+def test_headers_beside_those_that_are_there_are_not_new():
+    made, _base = solver([Rpm("kernel-devel", "5.14.0", 0)], [Rpm("kernel-devel", "5.14.1", 0), *offers("nvidia-driver-cuda")])
+    changes = made.simulate(["kernel-devel", "nvidia-driver-cuda"], [], NEW)
+    assert [change.before for change in changes] == ["5.14.0-1.el9", None]
+
+
+def test_what_is_there_twice_goes_as_a_whole():
+    made, _base = solver([Rpm("nvidia-driver-cuda", OLD), Rpm("nvidia-driver-cuda", NEW)], offers("libnvidia-ml"))
+    assert Change("nvidia-driver-cuda", f"3:{NEW}-1.el9", None) in made.simulate(["libnvidia-ml"], ["nvidia-driver-cuda"], NEW)
 
 
 def test_a_reason_of_dnf_is_a_sentence_and_nothing_stays_hidden():

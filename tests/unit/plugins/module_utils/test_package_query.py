@@ -128,6 +128,8 @@ def test_what_would_be_left_of_another_driver():
         (["nvidia-dkms-580-open"], {"nvidia-dkms-580", "nvidia-kernel-source-580", "linux-modules-nvidia-580-open-generic"}),
         (["nvidia-dkms-580"], {"linux-modules-nvidia-580-open-generic"}),
         (["linux-modules-nvidia-580-open-generic"], {"nvidia-dkms-580", "nvidia-kernel-source-580"}),
+        # The source is needed by drivers without DKMS too.
+        (["linux-modules-nvidia-580-generic"], {"nvidia-dkms-580", "linux-modules-nvidia-580-open-generic"}),
         (["nvidia-utils-580"], set()),
     ],
 )

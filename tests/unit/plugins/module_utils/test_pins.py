@@ -62,6 +62,16 @@ def test_holds_count_when_every_package_has_one(tmp_path):
     assert not pinned(tmp_path, held=names[:-1])
 
 
+def test_prebuilt_modules_need_no_rule_of_their_own():
+    hold = [{"kind": "hold", "name": "libnvidia-compute-580-server", "value": None, "path": None}]
+    names = ("linux-modules-nvidia-580-server-open-generic", "linux-objects-nvidia-580-server-open-6.8.0-50-generic")
+    modules = [_packages.Package(name, "6.8.0-50.51+1", "Ubuntu", broken=False) for name in names]
+    library = _packages.Package("libnvidia-compute-580-server", "580.95.05-0ubuntu1", "Ubuntu", broken=False)
+    assert _packages.pinned([*modules, library], hold)
+    assert not _packages.pinned([*modules, library], [])
+    assert not _packages.pinned(modules, hold)
+
+
 SOURCES = "src:*nvidia*:any src:cuda-drivers:any src:cuda-compat:any"
 
 

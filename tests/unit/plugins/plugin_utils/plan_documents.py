@@ -83,6 +83,7 @@ def nvidia(version: str | None = "535.247.01", gpus: list[dict[str, Any]] | None
             "buildx_version": "0.13.1",
             "cdi_enabled": True,
             "cdi_spec_dirs": ["/etc/cdi", "/var/run/cdi"],
+            "gpu_containers": [],
         },
         "warnings": [],
         **changed,

@@ -129,6 +129,22 @@ def test_what_is_in_the_way_is_told_with_its_remedy() -> None:
     assert text.endswith("gone: no plan: the host did not answer in this run")
 
 
+def test_what_goes_is_named_to_the_last_package() -> None:
+    names = [f"nvidia-firmware-580-server-580.{number}.01" for number in range(70, 79)]
+    document = upgrade()
+    document["packages"]["remove"] = [{"name": name, "from": "1"} for name in names]
+    text = printed(record("a", document))
+    assert "9 packages: " in text and all(name in text for name in names)
+
+
+@pytest.mark.parametrize("given", [{"state": "unmanaged"}, {"version": "595.71.05", "reboot": "never"}])
+def test_containers_that_are_started_beside_nothing_else_are_named(given: dict[str, str]) -> None:
+    host = scenarios.with_driver(facts(), "580.95.05", ["nvidia-utils-580-server"], "-0ubuntu1")
+    assert "starts" not in printed(record("a", plan(host, settings(**given))))
+    host["driver"]["journal"] = {"schema": 1, "phase": "drain", "containers": [{"id": "c0ffee", "name": "ollama"}]}
+    assert "  starts      ollama, which an interrupted run stopped" in printed(record("a", plan(host, settings(**given))))
+
+
 def test_a_downgrade_is_called_one() -> None:
     host = scenarios.with_driver(facts(), "580.105.08", ["nvidia-utils-580-server"], "-0ubuntu1")
     assert "downgrade 580.105.08 -> 580.95.05" in printed(record("a", settled(host, settings(version="580.95.05"), "580.95.05")))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import driver_scenarios as scenarios
@@ -304,6 +305,20 @@ def test_downgrade_by_exact_version_takes_every_package_of_the_driver() -> None:
     assert document["expects"] == "580.95.05"
 
 
+def test_packages_of_others_are_not_pushed_out() -> None:
+    host, wanted = installed("580.65.06"), settings(version="580.95.05")
+    query = plan(host, wanted)["query"]
+    old = [{"name": name, "from": "580.65.06-0ubuntu1"} for name in ("nvidia-firmware-580-server-580.65.06", "nvidia-driver-pinning-580")]
+    brought = [{"name": "dkms:all", "from": "3.0"}]
+    assert plan(host, wanted, answer(query, "580.95.05", remove=old + brought, brought=["dkms"]))["packages"]["remove"] == old + brought
+    site = [{"name": name, "from": "1.0"} for name in ("site-gpu-tools", "cuda-12-8")]
+    text = sentence(plan(host, wanted, answer(query, "580.95.05", remove=old + site)))
+    assert text.startswith("DG777 for driver 580.95.05 with the open kernel modules packages of others would be removed")
+    assert "which do not go with it: site-gpu-tools, cuda-12-8 ->" in text and "foreign_pins" not in text
+    assert "nvidia-firmware" not in text
+    assert "dkms" in sentence(plan(host, wanted, answer(query, "580.95.05", remove=old + brought)))
+
+
 def test_another_branch_across_the_renaming() -> None:
     old = ["libnvidia-compute-580", "nvidia-dkms-580-open", "nvidia-utils-580", "nvidia-compute-utils-580"]
     host = installed("580.95.05", old, origin="nvidia")
@@ -392,6 +407,98 @@ def test_what_an_interrupted_run_left_is_finished_whatever_is_broken() -> None:
     host["driver"]["journal"] = {"schema": 1, "phase": "packages", "action": "install", "from": None, "to": "580", "containers": []}
     broken = [{"name": "libc6", "version": "2.39", "state": "unpacked"}]
     assert settled(host, settings(branch="580"), "580.95.05", broken=broken)["status"] == "change"
+
+
+JOURNAL = {
+    "schema": 1,
+    "phase": "packages",
+    "action": "install",
+    "from": None,
+    "to": "580",
+    "containers": [{"id": "c0ffee", "name": "ollama"}],
+}
+OLLAMA = [{"id": "c0ffee", "name": "ollama"}]
+
+
+def test_an_interrupted_run_leaves_an_initramfs_that_nobody_knows() -> None:
+    host = installed("580.65.06")
+    assert settled(host, settings(version="580.95.05"), "580.95.05")["initramfs"] is False
+    host["driver"]["journal"] = JOURNAL
+    assert settled(host, settings(version="580.95.05"), "580.95.05")["initramfs"] is True
+    done = installed()
+    done["driver"]["journal"] = JOURNAL
+    document = plan(done, settings(version="580.95.05"))
+    assert (document["action"], document["initramfs"], document["restart"]) == ("configure", True, OLLAMA)
+
+
+def test_a_removal_that_was_interrupted_makes_the_initramfs_anew() -> None:
+    host = installed()
+    del host["driver"]["managed"][_driver_files.MODPROBE]
+    gone = answer(remove=[{"name": name, "from": "580.95.05-0ubuntu1"} for name in SERVER])
+    assert plan(host, settings(state="absent"), gone)["initramfs"] is False
+    host["driver"]["journal"] = {**JOURNAL, "action": "remove", "to": None}
+    assert plan(host, settings(state="absent"), gone)["initramfs"] is True
+    # All of it went before the initramfs was made.
+    bare = facts()
+    bare["driver"]["journal"] = {**JOURNAL, "action": "remove", "to": None, "containers": []}
+    document = plan(bare, settings(state="absent"))
+    assert (document["status"], document["action"], document["initramfs"]) == ("change", "configure", True)
+
+
+# -- a driver that is left alone, and an interrupted run beside it ---------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "why"), [({"state": "unmanaged"}, "driver.state"), ({"policy": "keep"}, "driver.policy")])
+def test_a_driver_that_is_left_alone_is_in_the_way_of_nothing(given: dict[str, str], why: str) -> None:
+    apart = installed()
+    apart["driver"]["mismatch"] = True
+    vgpu = installed()
+    vgpu["host"]["vgpu"] = True
+    for host, codes_told in ((facts(), ["DG711"]), (apart, ["DG712"]), (vgpu, []), (facts("sles", "15.6"), ["DG711"]), ({}, ["DG715"])):
+        document = plan(host, settings(**given))
+        assert set(document) == KEYS
+        assert (document["status"], document["action"], document["blocked"]) == ("ok", "none", []), host
+        assert document["reason"].startswith(f"{why} (nvidia_{why.replace('.', '_')}) is ")
+        assert document["reason"].endswith("and the driver is left as it is")
+        assert [note["code"] for note in document["warnings"]] == codes_told
+
+
+def test_containers_of_an_interrupted_run_are_started_whatever_is_in_the_way() -> None:
+    host = installed()
+    host["driver"]["journal"] = JOURNAL
+    assert plan(host, settings(state="unmanaged"))["restart"] == OLLAMA
+    assert plan(host, settings(policy="keep"))["restart"] == OLLAMA
+    # Blocked before packages are looked at, and by their answer.
+    assert plan(host, settings(version="595.71.05", reboot="never"))["restart"] == OLLAMA
+    query = plan(host, settings(version="595.71.05"))["query"]
+    document = plan(host, settings(version="595.71.05"), answer(available={"580": ["580.95.05"]}))
+    assert query is not None and (codes(document), document["restart"]) == (["DG774"], OLLAMA)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"mismatch": True},
+        {"mismatch": None},
+        {"loaded": {"version": "580.65.06", "flavour": "open"}},
+        {"loaded": None},
+        {"broken": [{"name": "nvidia-utils-580-server", "version": "1", "state": "unpacked"}]},
+    ],
+)
+def test_containers_are_not_started_on_a_driver_that_does_not_work(changed: dict[str, Any]) -> None:
+    host = installed()
+    host["driver"].update(journal=JOURNAL, **changed)
+    assert plan(host, settings(state="unmanaged"))["restart"] == []
+    document = plan(host, settings(version="595.71.05", reboot="never"), answer())
+    assert (document["status"], document["restart"]) == ("blocked", [])
+
+
+def test_libraries_that_are_gone_start_no_container() -> None:
+    host = installed()
+    host["driver"].update(journal=JOURNAL, installed=None)
+    assert plan(host, settings(state="unmanaged"))["restart"] == OLLAMA
+    host["nvml"]["source"] = "sysfs"
+    assert plan(host, settings(state="unmanaged"))["restart"] == []
 
 
 def test_a_fabric_manager_that_is_missing_comes_alone() -> None:
@@ -633,6 +740,113 @@ def test_a_repository_that_is_as_it_should_be_needs_no_key() -> None:
     wanted = settings(repository=MIRROR)
     document = plan(host, wanted, answer(plan(host, wanted)["query"], "580.95.05"))
     assert (document["exact"], document["repository"]["change"]) == (True, False)
+
+
+def with_repository(host: dict[str, Any], path: str, **repository: str) -> dict[str, Any]:
+    """Return a host on which the role wrote a repository file for other options, and the key."""
+    key_path = _driver_files.APT_KEY if path == _driver_files.APT_SOURCES else _driver_files.RPM_KEY
+    host["driver"]["managed"].update({path: {"sha256": "0" * 64, "mode": "0644"}, key_path: {"sha256": "1" * 64, "mode": "0644"}})
+    return host
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "key_path"),
+    [
+        (installed(origin="nvidia"), _driver_files.APT_SOURCES, _driver_files.APT_KEY),
+        (
+            with_driver(facts("rocky", "9.5"), "580.95.05", ["nvidia-driver-cuda"], "-1.el9", origin="nvidia"),
+            _driver_files.YUM_REPO,
+            _driver_files.RPM_KEY,
+        ),
+    ],
+)
+def test_a_repository_file_that_is_not_as_the_options_tell_is_mended_first(host: dict[str, Any], path: str, key_path: str) -> None:
+    host = with_repository(copy.deepcopy(host), path)
+    wanted = settings(version="580.95.05", repository=MIRROR)
+    document = plan(host, wanted)
+    assert (document["status"], document["action"], document["exact"], document["query"]) == ("change", "configure", True, None)
+    assert f"{path} differs" in document["reason"]
+    assert (document["repository"]["change"], set(document["repository"]["files"])) == (True, {path})
+    assert "mirror.example" in document["repository"]["files"][path]["content"]
+    assert document["repository"]["key"]["fingerprint"] == scenarios.KEY_FINGERPRINT
+    keyed = plan(host, wanted, key=scenarios.KEY)
+    assert set(keyed["repository"]["files"]) == {path, key_path}
+    assert codes(plan(host, wanted, key=b"no key")) == ["DG784"]
+    # Another driver: the file is written before the host is asked what it could get.
+    other = settings(version="595.71.05", repository=MIRROR)
+    first = plan(host, other)
+    assert (first["exact"], first["repository"]["change"], first["query"]["version"]) == (False, True, "595.71.05")
+    assert first["repository"] == document["repository"]
+    # The second time it is as it should be.
+    file = document["repository"]["files"][path]
+    host["driver"]["managed"][path] = {"sha256": file["sha256"], "mode": "0644"}
+    again = plan(host, wanted)
+    assert again["repository"] is None and f"{path} differs" not in again["reason"]
+    assert plan(host, other)["repository"] is None
+
+
+def test_repositories_that_options_alone_do_not_tell_wait_for_the_answer() -> None:
+    # Of the distribution: what is added hangs on the sources of the host.
+    host = with_repository(installed(), _driver_files.APT_SOURCES)
+    assert plan(host, settings(version="580.95.05"))["status"] == "ok"
+    assert plan(host, settings(version="595.71.05"))["repository"] is None
+    # The driver that stays came from elsewhere than the source that is named.
+    assert plan(host, settings(version="580.95.05", source="nvidia", repository=MIRROR))["status"] == "ok"
+    # A file of somebody else's is not the role's to write.
+    assert plan(installed(origin="nvidia"), settings(version="580.95.05", repository=MIRROR))["repository"] is None
+
+
+# -- what EPEL has ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "error", "epel"),
+    [
+        ("rocky", "9.5", "nothing provides dkms needed by kmod-nvidia-open-dkms-3:580.95.05-1.el9.noarch.", True),
+        ("rocky", "9.5", "nothing provides dkms >= 3.1.8 needed by kmod-nvidia-open-dkms.", True),
+        ("rocky", "9.5", "kmod-nvidia-open-dkms is in no repository of this host.", False),
+        ("amzn", "2023", "nothing provides dkms needed by kmod-nvidia-open-dkms.", False),
+    ],
+)
+def test_dkms_of_enterprise_linux_is_in_epel(system: str, version: str, error: str, epel: bool) -> None:
+    host, wanted = facts(system, version), settings(branch="580", repository=MIRROR)
+    sources = scenarios.sources_of(plan(host, wanted, answer()))
+    text = sentence(plan(host, wanted, answer(error=error, available={"580": ["580.95.05"]}, sources=sources)))
+    assert text.startswith("DG774") and ("enable EPEL" in text) is epel
+    assert ("to one of these" in text) is not epel
+
+
+# -- headers of later kernels ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "names"),
+    [
+        ("6.1.0-40-amd64", ["linux-headers-amd64"]),
+        ("6.1.0-40-cloud-amd64", ["linux-headers-cloud-amd64"]),
+        ("6.12.43+deb13-rt-amd64", ["linux-headers-rt-amd64"]),
+        ("6.1.0-40-arm64", ["linux-headers-arm64"]),
+        ("6.12.9+bpo-amd64", None),
+        ("6.1.0-custom", None),
+    ],
+)
+def test_later_kernels_of_debian_get_their_headers_too(kernel: str, names: list[str] | None) -> None:
+    host = facts("debian", "12", scenarios.V100)
+    # Those of the kernel of now are there already.
+    host["host"]["kernel"] = {"running": kernel, "next": kernel, "headers": [kernel]}
+    wanted = settings(branch="535")
+    assert plan(host, wanted)["query"]["also"].get("headers of later kernels") == names
+    unmanaged = plan(host, settings(branch="535", kernel_headers="unmanaged"))["query"]["also"]
+    assert "headers of later kernels" not in unmanaged
+    if names is None:
+        return
+    document = settled(host, wanted, "535.261.03")
+    assert names[0] in document["packages"]["specs"]
+    # They are no condition.
+    found = answer(plan(host, wanted)["query"], "535.261.03")
+    found["also"]["headers of later kernels"] = None
+    assert plan(host, wanted, {**found, "install": [one for one in found["install"] if one["name"] != names[0]]})["status"] == "change"
+    assert "headers of later kernels" not in plan(facts(), settings(branch="580"))["query"]["also"]
 
 
 # -- properties ------------------------------------------------------------------------------------------------------

@@ -162,6 +162,65 @@ def test_the_table_of_users_and_policies(who, busy, drained):
     assert decided({**facts, "driver": driver()["driver"]}, version=NEW, reboot="if_needed").guard is None
 
 
+ONCE = {**OLLAMA, "auto_remove": True}
+
+
+@pytest.mark.parametrize("busy, drained", [("refuse", ()), ("wait", ()), ("drain", ("ollama",)), ("drain", ("*",))])
+def test_a_container_that_would_be_gone_is_never_stopped(busy, drained):
+    facts = driver(OLD, OLD)
+    for auto_remove, stays in ((True, True), (False, False), (None, False)):
+        facts["engine"]["gpu_containers"] = [{**OLLAMA, "auto_remove": auto_remove}, DIFY]
+        found = decided(facts, version=NEW, reboot="if_needed", busy=busy, drain_containers=drained)
+        stopped = [container.name for container in found.guard.stop]
+        assert stopped == [name for name in ("ollama", DIFY["name"]) if any(fnmatch.fnmatchcase(name, glob) for glob in drained)][stays:]
+        assert any("removed when it stops" in user.what for user in found.guard.users) is stays
+        assert ("ollama" in " ".join(block.message for block in found.blocks)) is (busy == "refuse" or (stays and busy == "drain"))
+    facts["engine"]["gpu_containers"] = [ONCE]
+    found = decided(facts, version=NEW, reboot="if_needed", busy="drain", drain_containers=("*",))
+    assert codes(found.blocks) == ["DG776"] and "so it is never stopped for you" in found.blocks[0].message
+    # A name in drain_containers would not help.
+    assert "drain_containers" not in found.blocks[0].remedy and "driver.busy (nvidia_driver_busy) to wait" in found.blocks[0].remedy
+
+
+SILENT = {
+    "hangs": ({"running": False, "error": "The container engine did not answer within 5 seconds."}, True),
+    "hangs later": ({"running": True, "error": "The container engine did not answer within 5 seconds."}, True),
+    "belongs to root": (
+        {"running": False, "error": "The container engine cannot be asked: permission to its socket is denied; become root."},
+        True,
+    ),
+    "tells nothing": ({"running": True}, True),
+    "is not known": ({"running": None}, True),
+    "was stopped": (
+        {"running": False, "error": "The container engine does not answer: /run/docker.sock: No such file or directory."},
+        False,
+    ),
+    "left its socket": ({"running": False, "error": "The container engine does not answer: /run/docker.sock: Connection refused."}, False),
+    "does not run": ({"running": False}, False),
+    "is podman, which tells of no containers": ({"name": "podman", "running": True}, False),
+    "is not there": ({"name": None, "running": False}, False),
+}
+
+
+@pytest.mark.parametrize("engine", SILENT)
+@pytest.mark.parametrize("busy", ["refuse", "wait", "drain"])
+def test_an_engine_that_tells_of_no_containers(engine, busy):
+    changed, unknown = SILENT[engine]
+    facts = driver(OLD, OLD)
+    facts["engine"].update(gpu_containers=None, **changed)
+    found = decided(facts, version=NEW, reboot="if_needed", busy=busy)
+    assert codes(found.blocks) == (["DG776"] if unknown and busy != "wait" else [])
+    for block in found.blocks:
+        assert block.message.startswith("which containers have a GPU could not be asked: ")
+        assert "bring the engine to answer, or stop it" in block.remedy and "to wait" not in block.remedy
+    facts["gpus"][0]["processes"] = [PROCESS]
+    found = decided(facts, version=NEW, reboot="if_needed", busy=busy)
+    assert codes(found.blocks) == ([] if busy == "wait" else ["DG776"])
+    assert all(("python3" in block.message, "could not be asked" in block.message) == (True, unknown) for block in found.blocks)
+    # A driver that is loaded for the first time is in nobody's hands.
+    assert decided({**facts, "driver": driver()["driver"]}, version=NEW, reboot="if_needed", busy=busy).blocks == ()
+
+
 def test_a_first_driver_that_cannot_be_loaded_yet_waits_for_the_operator():
     bound = held_by_nouveau()
     made = plan(bound, {}, driver=Settings(), apply=frozenset({"driver"}))
@@ -491,6 +550,16 @@ def test_only_a_driver_of_ours_is_kept_up():
     assert kept_up(driver(NEW, NEW, managed=ours), policy="keep").action == "none"
 
 
+def test_an_installed_driver_that_leaves_gpus_alone_is_not_kept_up():
+    facts = driver("550.163.01", OLD, "proprietary")
+    assert kept_up(facts, version=OLD, policy="install").action == "configure"
+    # Open modules of 535 are for data centres alone, and those of Volta are proprietary.
+    facts["gpus"] = [gpu(V100, processes=[])]
+    facts["driver"]["installed"]["flavour"] = facts["driver"]["modules"][KERNEL]["flavour"] = "open"
+    found = kept_up(facts, version=OLD, policy="install")
+    assert (found.action, found.upkeep) == ("none", ())
+
+
 # --- removal ---
 
 GONE = {(False, False): None, (True, False): "reload", (False, True): "reboot", (True, True): "reload"}
@@ -557,7 +626,7 @@ def test_a_library_that_no_package_brought_is_no_matter_of_loading():
 # --- whatever the host is like ---
 
 VERSIONS = st.sampled_from([None, "470.256.02", OLD, "580.65.06", NEW, "595.45.04"])
-CONTAINERS = st.lists(st.sampled_from([OLLAMA, DIFY, ADMIN]), max_size=3, unique_by=lambda entry: entry["id"])
+CONTAINERS = st.lists(st.sampled_from([OLLAMA, ONCE, DIFY, ADMIN]), max_size=3, unique_by=lambda entry: entry["id"])
 PROCESSES = st.lists(st.sampled_from([PROCESS, INSIDE, {**PROCESS, "pid": 1, "name": "Xorg", "type": "graphics"}]), max_size=2)
 PINS = st.lists(st.sampled_from([HOLD, LOCK, STREAM, pinned("version 535.*, priority 1001"), excluded(None)]), max_size=2)
 
@@ -630,6 +699,22 @@ def test_consents_are_kept_and_nobody_is_stopped_who_may_not_be(facts, wanted):
         return
     for container in found.guard.stop:
         assert wanted["busy"] == "drain" and any(fnmatch.fnmatchcase(container.name, glob) for glob in wanted.get("drain_containers", ()))
+    if facts["engine"]["gpu_containers"] is None and wanted["busy"] != "wait":
+        assert "DG776" in codes(found.blocks)
+    assert not {entry["id"] for entry in facts["engine"]["gpu_containers"] or [] if entry.get("auto_remove")} & {
+        container.id for container in found.guard.stop
+    }
+    for block in found.blocks:
+        # No remedy tells what is set already.
+        for name, value in (
+            ("busy", "wait"),
+            ("busy", "drain"),
+            ("reload", "if_possible"),
+            ("reboot", "if_needed"),
+            ("foreign_pins", "replace"),
+        ):
+            told = f"driver.{name} (nvidia_driver_{name}) to {value}"
+            assert wanted[name] != value or told not in block.as_dict()["remedy"]
     given_a_gpu = {entry["id"] for entry in facts["engine"]["gpu_containers"] or [] if entry["how"] != "privileged"}
     assert given_a_gpu <= {user.id for user in found.guard.users}
     stopped = {container.id for container in found.guard.stop}
@@ -640,7 +725,7 @@ def test_consents_are_kept_and_nobody_is_stopped_who_may_not_be(facts, wanted):
 @SLOW
 @given(hosts(), WANTED, st.sampled_from([EVERYTHING, *map(frozenset, ({"driver"}, {"driver", "toolkit"}, {"image", "dify"}))]))
 def test_what_is_blocked_has_no_action_and_the_same_facts_give_the_same_plan(facts, wanted, apply):
-    one, other = (plan(copy.deepcopy(facts), {}, driver=Settings(**wanted), apply=apply) for _ in range(2))
+    one, other = (plan(copy.deepcopy(facts), {}, driver=Settings(**wanted), apply=apply) for _number in range(2))
     assert one == other
     if one["blocked"]:
         assert {part["action"] for part in one["parts"].values()} <= {"none", "blocked"} and one["render"]["files"] == {}
