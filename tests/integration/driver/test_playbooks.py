@@ -69,7 +69,8 @@ def bad(fleet: DriverFleet) -> Iterator[DriverHost]:
     host.bare()
     [site, *_others] = [Path(entry) for entry in sys.path if (Path(entry) / "ansible/__init__.py").is_file()]
     for target, content in (
-        ("/opt/controller/lib", pack(site, *LIBRARIES)),
+        # With what pip knows of them, which they ask for.
+        ("/opt/controller/lib", pack(site, *LIBRARIES, *(entry.name for entry in site.glob("*.dist-info")))),
         ("/opt/controller/collections/ansible_collections/difyops/gpu", pack(REPO, "galaxy.yml", "meta", "plugins", "roles", "playbooks")),
     ):
         host.sh(f"mkdir -p {target}")
