@@ -45,7 +45,9 @@ ELSEWHERE = {
     "DG779": ("plugin_utils/test_plan_driver_change.py", "test_headers_that_are_not_ours_to_bring", "DG779"),
     "DG785": ("plugin_utils/test_plan_driver_change.py", "test_a_host_that_is_no_target_is_not_changed", "DG785"),
     "DG787": ("plugin_utils/test_plan_driver_change.py", "test_an_interrupted_run_is_finished", "DG787"),
+    "DG788": ("plugin_utils/test_driver_work.py", "test_debian_adds_the_components_that_its_own_mirror_has", "DG788"),
     "DG791": ("plugin_utils/test_plan_driver_change.py", "test_a_first_driver_that_cannot_be_loaded_yet_waits_for_the_operator", "DG791"),
+    "DG793": ("plugin_utils/test_driver_work.py", "test_a_driver_that_others_need_is_not_removed", "DG793"),
 }
 
 

@@ -226,6 +226,16 @@ def test_a_module_that_is_not_built_is_said_and_the_next_run_builds_it(bad: Driv
     assert bad.loaded() == BAD.old
 
 
+def test_another_driver_in_the_kernel_than_was_installed_is_said(bad: DriverHost) -> None:
+    bad.provision(version=BAD.old).ends("changed")
+    # As where an older module lies in the initramfs: that is what the next boot loads.
+    bad.sh(f"echo loaded_version={BAD.old} >> /etc/simgpu/profile")
+    bad.provision(version=BAD.newer, **CONSENT).ends("failed", BAD.old, BAD.newer, code="DG790")
+    bad.sh("sed -i /^loaded_version=/d /etc/simgpu/profile")
+    bad.provision(version=BAD.newer, **CONSENT).ends("changed")
+    assert bad.loaded() == BAD.newer
+
+
 def test_a_rival_driver_gives_way_at_a_reboot(bad: DriverHost) -> None:
     bad.cards("bound_driver=nouveau")
     run = bad.provision(version=BAD.old).ends("reboot_required", "nouveau", code="DG791")
