@@ -19,7 +19,7 @@ unattended-upgrade --verbose || { rm /etc/apt/apt.conf.d/99simhost-all-origins; 
 rm /etc/apt/apt.conf.d/99simhost-all-origins
 """
 # Debian's own sources, put aside on hosts with stub repositories, so that apt does not look through all of Debian again and again.
-SOURCES, ASIDE = "/etc/apt/sources.list", "/root/debian.list"
+SOURCES, ASIDE = "/etc/apt/sources.list", "/var/cache/debian.list"
 STUBS_ONLY = f"""
 if [ -e /srv/simrepo ] && [ -s {SOURCES} ]; then mv {SOURCES} {ASIDE}; : > {SOURCES}; fi
 if [ -e /srv/simrepo ] && [ ! -e /etc/redhat-release ] && [ ! -e /etc/system-release ]; then apt-get -qq update; fi

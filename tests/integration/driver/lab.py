@@ -357,11 +357,11 @@ class DriverHost(Host):
             ln -sfn /srv/simrepo/ubuntu/pool /srv/less/pool
             awk -v RS= -v ORS='\n\n' '!/(^|\n)Package: ({'|'.join(names)})\n/' \
                 /srv/simrepo/ubuntu/$folder/Packages > /srv/less/$folder/Packages
-            mv {own} /root/simhost.sources
+            mv {own} /var/cache/simhost.sources
             printf 'Types: deb\nURIs: file:///srv/less/\nSuites: %s\nComponents: restricted\nTrusted: yes\n' $VERSION_CODENAME > {own}
             apt-get -qq update
         """)
-        self.undo(f"mv /root/simhost.sources {own}; rm -r /srv/less; apt-get -qq update")
+        self.undo(f"mv /var/cache/simhost.sources {own}; rm -r /srv/less; apt-get -qq update")
 
     def upgraded_by_hand(self, old: str, new: str) -> None:
         """Have an administrator who does not know of the role install another version of every package of the driver."""
