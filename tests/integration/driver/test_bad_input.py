@@ -88,8 +88,8 @@ SYSTEMS = {
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_systems_that_are_no_target(bad: DriverHost, system: str) -> None:
-    bad.sh(f"cp /usr/lib/os-release /root/os-release; cat > /usr/lib/os-release <<'END'\n{SYSTEMS[system]}END")
-    bad.undo("mv /root/os-release /usr/lib/os-release")
+    bad.sh(f"cp /usr/lib/os-release /var/cache/os-release; cat > /usr/lib/os-release <<'END'\n{SYSTEMS[system]}END")
+    bad.undo("mv /var/cache/os-release /usr/lib/os-release")
     name = SYSTEMS[system].split('PRETTY_NAME="')[1].split('"')[0]
     bad.provision(branch=BAD.branch).refuses("DG773", name)
 

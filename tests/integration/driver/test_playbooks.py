@@ -75,7 +75,7 @@ def bad(fleet: DriverFleet) -> Iterator[DriverHost]:
     ):
         host.sh(f"mkdir -p {target}")
         subprocess.run(["docker", "exec", "-i", host.container, "tar", "-C", target, "-x"], check=True, input=content)
-    host.undo("rm -rf /opt/controller /root/.ansible")
+    host.undo("rm -rf /opt/controller ~/.ansible")
     yield from lent(host)
 
 
