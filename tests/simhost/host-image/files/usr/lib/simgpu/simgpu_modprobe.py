@@ -35,8 +35,9 @@ def _holds(pid: str) -> bool:
             if os.readlink(f"/proc/{pid}/fd/{number}").startswith("/dev/nvidia"):
                 return True
         # Services have mounts of their own too, but the host's devices.
-        own = os.stat(f"/proc/{pid}/root/dev").st_dev == os.stat("/dev").st_dev
-        nodes = [] if own else [name for name in os.listdir(f"/proc/{pid}/root/dev") if name.startswith("nvidia")]
+        devices = os.path.join("/proc", pid, "root", "dev")
+        own = os.stat(devices).st_dev == os.stat("/dev").st_dev
+        nodes = [] if own else [name for name in os.listdir(devices) if name.startswith("nvidia")]
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
             privileges = next(int(line.split()[1], 16) for line in lines if line.startswith("CapBnd:"))
     except (OSError, StopIteration):
