@@ -12,6 +12,8 @@ PLAYBOOK ?= playbooks/deploy-dify.yml
 ARGS ?=
 # make deploy fails when a host needed more module executions than this; empty: it only prints them.
 MAX_MODULES ?=
+# How often make explore runs the property tests, each time with other examples.
+ROUNDS ?= 5
 # The release of the Python package `ansible` from which the collections of requirements.yml are taken.
 COLLECTIONS_PACKAGE := ansible==12.3.0
 
@@ -27,11 +29,12 @@ DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache__' -not -name '*.pyc' 2> /dev/null) \
 	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml changelogs/config.yaml
 
-.PHONY: help setup setup-dev build packages engine deploy audit benchmark fleet-up fleet-down test test-% clean
+.PHONY: help setup setup-dev build packages engine deploy audit benchmark explore fleet-up fleet-down test test-% clean
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
 	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
 	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers molecule)"
+	echo "make explore [ROUNDS=5]            the property tests with new examples; make test always takes the same ones"
 	echo "make benchmark                     the figures that the project promises: cost of the facts, speed of the planner"
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
 	echo "make clean                         remove all of it, the simulated fleet too"
@@ -94,6 +97,12 @@ benchmark: setup-dev engine
 	@copy="$$($(BIN)/python tests/checks/tree.py)"
 	PYTHONPATH="$$PWD/.cache/tree" $(BIN)/python "$$copy/tests/benchmark/plan.py"
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/facts.py --check
+
+explore: setup-dev
+	@cd "$$($(BIN)/python tests/checks/tree.py)"
+	for ((round = 1; round <= $(ROUNDS); round++)); do
+		PYTHONPATH="$(CURDIR)/.cache/tree:$(CURDIR)/.build/collections" "$(CURDIR)/$(BIN)/python" -m pytest -q -m hypothesis --hypothesis-seed=$$RANDOM tests/unit
+	done
 
 test: setup-dev engine
 	@$(BIN)/python tests/checks/run_all.py

@@ -70,6 +70,9 @@ def judge(expected: Expected, evidence: Evidence, duration_ms: int = 0, checked_
         # What computes was given its GPU, by whatever way: then the way is worth a warning, and the next container may lack it.
         case.refuted.append(case.links["toolkit"])
         case.links["toolkit"] = _links_host.works_all_the_same(case.links["toolkit"])
+        # What was passed over for its sake has no excuse any more.
+        for name in [name for name in LINKS if case.links[name].status == "skipped" and not case.links[name].code]:
+            case.links[name] = judges[name](case)
     # An unhealthy service is most often the symptom of a broken link further down, so that link has the first word.
     inside = [case.links[name] for name in ("device", "cuda", "torch", "kernel")]
     if case.links["engine"].status == "ok" and not any(link.code for link in inside):

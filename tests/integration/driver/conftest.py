@@ -31,7 +31,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverFleet]:
     started = lab.simhost("up", *mine, timeout_s=1800)
     yield lab
     if "started" in started and not os.environ.get("DIFYOPS_KEEP_FLEET"):
-        lab.simhost("down")
+        lab.simhost("down", *mine)
 
 
 def group(item: pytest.Item) -> str:

@@ -32,7 +32,8 @@ REBOOTING = {
 CONSENT = {"reboot": "if_needed"}
 STATE = "/var/lib/difyops"
 # Of a host that a driver was installed on and removed from, all this must be as before. Caches of the package managers and of
-# ld.so, backup copies of the user database, and what the engine outside writes at every start say nothing of it.
+# ld.so, backup copies of the user database, and what the engine outside writes at every start say nothing of it. Accounts are listed
+# by name: Debian's packages leave theirs, so that no file comes to belong to somebody else's number.
 SNAPSHOT = r"""
 echo '== packages'
 dpkg-query --show --showformat '${Package}:${Architecture} ${Version} ${db:Status-Abbrev}\n' 2> /dev/null | sort
@@ -44,8 +45,11 @@ if command -v apt-mark > /dev/null; then apt-mark showhold | sort; fi
 if [ -d /etc/dnf/plugins ]; then grep -hv '^ *#' /etc/dnf/plugins/versionlock.list 2> /dev/null | grep . | sort || true; fi
 echo '== files'
 find /etc -xdev \( -name '*-' -o -name ld.so.cache -o -name .pwd.lock -o -name versionlock.list -o -path /etc/dnf/modules.d \
-    -o -path /etc/simgpu -o -path /etc/hosts -o -path /etc/hostname -o -path /etc/resolv.conf \) -prune \
+    -o -path /etc/passwd -o -path /etc/shadow -o -path /etc/group -o -path /etc/gshadow -o -path /etc/simgpu -o -path /etc/hosts -o -path /etc/hostname -o -path /etc/resolv.conf \) -prune \
     -o -type f -printf '%p %m ' -exec sha256sum {} \; -o -type l -printf '%p %l\n' | sed -E 's/ ([0-9a-f]{64})  .*/ \1/' | sort
+echo '== accounts'
+cut -d: -f1,3,6,7 /etc/passwd | grep -v '^nvpd:' | sort
+cut -d: -f1,3,4 /etc/group | grep -v '^nvpd:' | sort
 echo '== streams'
 # A stream that was reset leaves a file that says nothing.
 grep -h -B4 '^state=.' /etc/dnf/modules.d/*.module 2> /dev/null || true

@@ -1314,6 +1314,17 @@ STAGE = anything(
 NAMES = [*good_stages(), "cpu", "extra onnxruntime", "extra tensorrt", "extra other"]
 
 
+def test_a_toolkit_that_is_refuted_excuses_no_gap_in_the_report() -> None:
+    """The probe computed, so the toolkit is no broken link; then that it told nothing of the device files is a gap of its own."""
+    scene = Scene()
+    scene.facts["toolkit"] = None
+    scene.stages["nodes"] = {}
+    verdict = scene.judge()
+    links = {link["link"]: (link["status"], link["code"]) for link in verdict["links"]}
+    assert (links["toolkit"], links["kernel"], links["device"]) == (("ok", None), ("ok", None), ("skipped", "DG510"))
+    assert (verdict["overall"], verdict["code"]) == ("unproven", "DG510")
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_no_evidence_is_a_traceback_and_the_overall_follows_from_the_links(data: st.DataObject) -> None:

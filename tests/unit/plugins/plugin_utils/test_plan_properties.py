@@ -334,8 +334,10 @@ def test_the_driver_of_a_plan_drives_every_gpu_that_is_used(facts, wish, apply, 
         assert driver["next_kernel_has_module"] is not False
         assert made["reboot"]["required"] is (driver["loaded"] is not None or not loadable)
     if part["action"] in ("configure", "install") and driver["installed"] and version == driver["installed"]["version"]:
-        real = driver["installed"]["flavour"]
-        assert real in (None, flavour)
+        real, now = driver["installed"]["flavour"], driver["loaded"] and driver["loaded"]["flavour"]
+        # Where only files and pins are kept up, what is loaded stays; a reboot loads the other kernel modules of the same version.
+        kept_up = part["action"] == "configure" and not made["image"]["expected"]
+        assert real in (None, flavour) or (kept_up and flavour == now)
     assert part["action"] != "upgrade" or wish.way == "upgrade"
     assert part["action"] == "none" or wish.way != "keep"
     assert part["action"] == "none" or "driver" in apply
