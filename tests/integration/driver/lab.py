@@ -45,7 +45,8 @@ if command -v apt-mark > /dev/null; then apt-mark showhold | sort; fi
 if [ -d /etc/dnf/plugins ]; then grep -hv '^ *#' /etc/dnf/plugins/versionlock.list 2> /dev/null | grep . | sort || true; fi
 echo '== files'
 find /etc -xdev \( -name '*-' -o -name ld.so.cache -o -name .pwd.lock -o -name versionlock.list -o -path /etc/dnf/modules.d \
-    -o -path /etc/passwd -o -path /etc/shadow -o -path /etc/group -o -path /etc/gshadow -o -path /etc/simgpu -o -path /etc/hosts -o -path /etc/hostname -o -path /etc/resolv.conf \) -prune \
+    -o -path /etc/passwd -o -path /etc/shadow -o -path /etc/group -o -path /etc/gshadow \
+    -o -path /etc/simgpu -o -path /etc/hosts -o -path /etc/hostname -o -path /etc/resolv.conf \) -prune \
     -o -type f -printf '%p %m ' -exec sha256sum {} \; -o -type l -printf '%p %l\n' | sed -E 's/ ([0-9a-f]{64})  .*/ \1/' | sort
 echo '== accounts'
 cut -d: -f1,3,6,7 /etc/passwd | grep -v '^nvpd:' | sort
