@@ -300,20 +300,35 @@ def look_at_libraries(torch: Any) -> dict[str, Any]:
     return data
 
 
-def look_at_processes(root: str = "/proc") -> dict[str, Any]:
-    """How many other processes of the container there are, and how many of them have the GPU in use."""
+def look_at_processes(root: str = "/proc", again_s: float = 0.2) -> dict[str, Any]:
+    """How many other processes of the container there are, and how many of them have the GPU in use.
+
+    What may not be looked at is looked at once more: the command of a health check, while it begins or ends, is gone by then.
+    """
     data = {"seen": 0, "hidden": 0, "using": 0}
-    for name in [name for name in os.listdir(root) if name.isdigit() and int(name) != os.getpid()]:
+    names = [name for name in os.listdir(root) if name.isdigit() and int(name) != os.getpid()]
+    hidden = _count_processes(root, names, data)
+    if hidden:
+        time.sleep(again_s)
+        hidden = _count_processes(root, hidden, data)
+    data["hidden"] = len(hidden)
+    return data
+
+
+def _count_processes(root: str, names: list[str], data: dict[str, int]) -> list[str]:
+    """Count processes, and return those that may not be looked at."""
+    hidden = []
+    for name in names:
         try:
             using = uses_gpu(os.path.join(root, name))
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # ended just now
         except OSError:
-            data["hidden"] += 1
+            hidden.append(name)
             continue
         data["seen"] += 1
         data["using"] += using
-    return data
+    return hidden
 
 
 def uses_gpu(process: str) -> bool:

@@ -383,7 +383,31 @@ def test_processes_of_others_are_hidden(tmp_path: pathlib.Path, monkeypatch: pyt
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(_probe_program, "uses_gpu", refuse)
-    assert _probe_program.look_at_processes(str(tmp_path)) == {"seen": 0, "hidden": 1, "using": 0}
+    assert _probe_program.look_at_processes(str(tmp_path), 0.0) == {"seen": 0, "hidden": 1, "using": 0}
+
+
+@pytest.mark.parametrize("later", [FileNotFoundError, ProcessLookupError, None])
+def test_a_process_that_could_not_be_looked_at_for_a_moment_is_not_hidden(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, later: type[OSError] | None
+) -> None:
+    """The command of a health check is nobody's while the engine begins it, and gone soon after."""
+    process(tmp_path, 1)
+    process(tmp_path, 7)
+    looks: list[str] = []
+
+    def look(path: str) -> bool:
+        looks.append(path)
+        if path.endswith("/1"):
+            return True
+        if looks.count(path) == 1:
+            raise PermissionError(13, "Permission denied", path)
+        if later is not None:
+            raise later(2, "gone", path)
+        return False
+
+    monkeypatch.setattr(_probe_program, "uses_gpu", look)
+    assert _probe_program.look_at_processes(str(tmp_path), 0.0) == {"seen": 1 if later else 2, "hidden": 0, "using": 1}
+    assert len(looks) == 3
 
 
 def test_pytorch_that_refuses_its_cudnn_is_told() -> None:
