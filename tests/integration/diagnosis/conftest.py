@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +42,18 @@ def group(item: pytest.Item) -> str:
     return "diag" if "diag" in names else "diag-cli" if "cli" in names else "rest"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def keep_one_group(config: pytest.Config, items: list[pytest.Item], group_of: Callable[[pytest.Item], str]) -> None:
     """Keep the tests of one group only, where DIFYOPS_GROUP names it (see run.py)."""
     wanted = os.environ.get("DIFYOPS_GROUP")
     if wanted:
-        others = [item for item in items if group(item) != wanted]
-        items[:] = [item for item in items if group(item) == wanted]
+        others = [item for item in items if group_of(item) != wanted]
+        items[:] = [item for item in items if group_of(item) == wanted]
         config.hook.pytest_deselected(items=others)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run in groups."""
+    keep_one_group(config, items, group)
 
 
 class Hosts(dict[str, Host]):

@@ -12,7 +12,9 @@ from typing import TypeVar
 import pytest
 from diagnosis import conftest as shared
 
+from .families import Family
 from .lab import REPO, DriverFleet, DriverHost
+from .lifecycle import Life, begin, go_on
 
 AnyHost = TypeVar("AnyHost", bound=DriverHost)
 FLEET = REPO / "tests/simhost/fleets/drivers.json"
@@ -44,12 +46,26 @@ def group(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of one group only, where DIFYOPS_GROUP names it (see run.py)."""
-    wanted = os.environ.get("DIFYOPS_GROUP")
-    if wanted:
-        others = [item for item in items if group(item) != wanted]
-        items[:] = [item for item in items if group(item) == wanted]
-        config.hook.pytest_deselected(items=others)
+    """Run in groups, one for each host."""
+    shared.keep_one_group(config, items, group)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that follow a life for each of its LIVES, one family after the other."""
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", metafunc.module.LIVES, ids=str, scope="module")
+
+
+@pytest.fixture(scope="module")
+def started(fleet: DriverFleet, family: Family) -> Iterator[Life]:
+    """Return the life of a family's driver at its beginning."""
+    yield from begin(fleet, family)
+
+
+@pytest.fixture
+def life(started: Life, request: pytest.FixtureRequest) -> Iterator[Life]:
+    """Return the life of a family's driver, as far as the tests before have brought it."""
+    yield from go_on(started, request)
 
 
 def lent(host: AnyHost) -> Iterator[AnyHost]:

@@ -7,32 +7,11 @@ The tests of a family follow each other: each begins where the one before has en
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from .families import GENUINE
+from .lifecycle import Life
 
-import pytest
-
-from .families import GENUINE, Family
-from .lab import DriverFleet
-from .lifecycle import Life, begin, go_on
-
-
-@pytest.fixture(scope="module", params=GENUINE, ids=str)
-def family(request: pytest.FixtureRequest) -> Family:
-    """Return each family in turn."""
-    chosen: Family = request.param
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def started(fleet: DriverFleet, family: Family) -> Iterator[Life]:
-    """Return the life of a family's driver at its beginning."""
-    yield from begin(fleet, family)
-
-
-@pytest.fixture
-def life(started: Life, request: pytest.FixtureRequest) -> Iterator[Life]:
-    """Return the life of a family's driver, as far as the tests before have brought it."""
-    yield from go_on(started, request)
+# What conftest.py gives the lives of, one after the other.
+LIVES = GENUINE
 
 
 def test_check_mode_tells_what_would_come_and_changes_nothing(life: Life) -> None:
