@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import datetime
 import json
 import os.path
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -21,26 +22,32 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _document,
     _driver_notices,
     _driver_work,
+    _engine_work,
     _findings,
     _fleet,
     _host,
+    _notices,
     _options,
     _planner,
+    _platform_work,
     _recipe,
     _selector,
+    _toolkit_work,
     _versions,
 )
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "nvidia": {"type": "dict"},
     "dify": {"type": "dict"},
-    "scope": {"type": "str", "default": "host", "choices": ["host", "driver", "fleet"]},
+    "scope": {"type": "str", "default": "host", "choices": ["host", "driver", "engine", "toolkit", "fleet"]},
     "hosts": {"type": "list", "elements": "str"},
     "missing": {"type": "str", "default": _fleet.BLOCK, "choices": list(_fleet.MISSING)},
     "gpus_of": {"type": "dict"},
     "fleet": {"type": "dict"},
     "apply": {"type": "list", "elements": "str", "choices": list(_planner.PARTS), "default": list(_planner.PARTS)},
     "driver": {"type": "dict", "default": {}},
+    "engine": {"type": "dict", "default": {}},
+    "toolkit": {"type": "dict", "default": {}},
     "packages": {"type": "dict"},
     "repository_key": {"type": "str", "default": ""},
     "gpus": {"type": "list", "elements": "str", "default": []},
@@ -91,11 +98,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             fleet = decide_fleet(options, variables)
             result.update(changed=False, fleet=fleet, ansible_facts={"gpu_fleet": fleet}, _ansible_verbose_override=True)
             return result
-        if options["scope"] == "driver":
-            driver = plan_driver(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
-            result.update(changed=False, driver=driver, ansible_facts={"gpu_driver": driver})
+        facts, host = variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", ""))
+        if options["scope"] in _OF_A_PART:
+            part = _OF_A_PART[options["scope"]](options, facts, host)
+            result.update({"changed": False, options["scope"]: part, "ansible_facts": {f"gpu_{options['scope']}": part}})
             return result
-        plan = make_plan(options, variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", "")))
+        plan = make_plan(options, facts, host)
         # A verdict proves an earlier plan. Where facts are cached, it would pass for that of a run that was cut short after this plan.
         result.update(changed=False, plan=plan, ansible_facts={"gpu_plan": plan, "gpu_verdict": {}})
         return result
@@ -122,9 +130,52 @@ def plan_driver(options: Mapping[str, Any], facts: Mapping[str, Any], host: str)
         decision = _planner.driver_of(observed, wishes)
         key = _key(options["repository_key"])
         document = _driver_work.make(observed, decision, wishes.driver, options["packages"] or None, wishes.today, key)
-    notices = _driver_notices.of_driver(observed, decision, wishes.driver, wishes.today)
+    if document["status"] == "blocked" and not decision.blocks:
+        # What is in the way was known with the answer of the host only.
+        found = [_findings.Block("driver", block["code"], block["message"], block["remedy"]) for block in document["blocked"]]
+        decision = dataclasses.replace(decision, blocks=tuple(found))
+    return _noted(document, host, _driver_notices.of_driver(observed, decision, wishes.driver, wishes.today))
+
+
+def plan_engine(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the engine's part of a host's plan in full, the document ``gpu_engine``. Raises AnsibleActionFail."""
+    with _one_sentence():
+        wishes, observed = _of_one_part(options, facts, host)
+        document = _engine_work.make(observed, _planner.engine_of(observed, wishes), wishes.engine, _told(options))
+    return {**document, "host": host}
+
+
+def plan_toolkit(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the toolkit's part of a host's plan in full, the document ``gpu_toolkit``. Raises AnsibleActionFail."""
+    with _one_sentence():
+        wishes, observed = _of_one_part(options, facts, host)
+        document = _toolkit_work.make(observed, _planner.toolkit_of(observed, wishes), wishes.toolkit, _told(options))
+    planned = str(document["action"]) if document["status"] == "change" else "none"
+    return _noted(document, host, _notices.of_toolkit(observed, planned) if observed.present else [])
+
+
+def _of_one_part(options: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> tuple[_planner.Wishes, _host.Host]:
+    _refuse_fleet(options)
+    nvidia = options["nvidia"] if options["nvidia"] is not None else facts.get("nvidia")
+    return _wishes({**options, "apply": [options["scope"]]}, host), _host.read(_plain(nvidia))
+
+
+def _told(options: Mapping[str, Any]) -> _platform_work.Told:
+    return _platform_work.Told(options["packages"] or None, _key(options["repository_key"]))
+
+
+def _noted(document: Mapping[str, Any], host: str, notices: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return a document with notices about the host, save those whose codes it has already."""
     told = {_document.text(note, "code") for note in document["warnings"]}
     return {**document, "host": host, "warnings": [*(note for note in notices if note["code"] not in told), *document["warnings"]]}
+
+
+# The scopes of which the answer is one part of the plan in full.
+_OF_A_PART: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], str], dict[str, Any]]] = {
+    "driver": plan_driver,
+    "engine": plan_engine,
+    "toolkit": plan_toolkit,
+}
 
 
 def _key(text: str) -> bytes | None:
@@ -147,7 +198,7 @@ def _refuse_fleet(options: Mapping[str, Any]) -> None:
 def _refuse_driver(options: Mapping[str, Any]) -> None:
     for name in ("packages", "repository_key"):
         if options[name]:
-            raise AnsibleActionFail(f"gpu_plan: {name} is for scope driver only, which plans the packages of a driver.")
+            raise AnsibleActionFail(f"gpu_plan: {name} is for scopes driver, engine and toolkit only, which plan packages.")
 
 
 def decide_fleet(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:

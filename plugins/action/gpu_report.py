@@ -16,10 +16,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_text, _report, _report_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _provision_text, _report, _report_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit", "driver", "driver_outcome"], "required": True},
+    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit", "provision", "provision_outcome"], "required": True},
     "hosts": {"type": "list", "elements": "str"},
     "path": {"type": "path"},
 }
@@ -53,12 +53,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         known = {host: _known(variables["hostvars"], host) for host in hosts}
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         in_play = _in_play(variables)
-        if options["show"] in ("driver", "driver_outcome"):
-            told = {host: _outcome_of_driver(variables["hostvars"], host, options["show"]) for host in hosts}
-            records = [_driver_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
-            plan = options["show"] == "driver"
-            text = _driver_text.render_plan(records, check) if plan else _driver_text.render_outcome(records, check, _paint)
-            return _reported(result, options["path"], records, text, _driver_text.summarize(records))
+        if options["show"] in ("provision", "provision_outcome"):
+            told = {host: _outcomes(variables["hostvars"], host, options["show"]) for host in hosts}
+            records = [_provision_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
+            plan = options["show"] == "provision"
+            text = _provision_text.render_plan(records, check) if plan else _provision_text.render_outcome(records, check, _paint)
+            return _reported(result, options["path"], records, text, _provision_text.summarize(records))
         audit = options["show"] == "audit"
         records = []
         for host, (facts, outcome, others) in known.items():
@@ -122,7 +122,7 @@ def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict
     """Return a host's facts, as far as they are reported, its outcome, and the verdicts on its other containers."""
     variables = hostvars[host]
     facts = variables.get("ansible_facts") or {}
-    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet", "gpu_driver")
+    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet", "gpu_driver", "gpu_engine", "gpu_toolkit")
     outcome, others = _plain(host, variables.get("dify_outcome")), _plain(host, variables.get("gpu_audit_verdicts"))
     return (
         {key: _plain(host, facts[key]) for key in keys if isinstance(facts.get(key), Mapping)},
@@ -131,12 +131,14 @@ def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict
     )
 
 
-def _outcome_of_driver(hostvars: Mapping[str, Any], host: str, show: str) -> dict[str, Any] | None:
-    """Return what became of a host's driver. Of a host that has a plan, the plan is what is shown of it as long as it is one of plans."""
-    outcome = _plain(host, hostvars[host].get("driver_outcome"))
-    if not isinstance(outcome, dict):
+def _outcomes(hostvars: Mapping[str, Any], host: str, show: str) -> dict[str, Any] | None:
+    """Return what became of the parts of a host. A report of plans shows only who fell out."""
+    outcomes = _plain(host, hostvars[host].get("provision_outcome"))
+    if not isinstance(outcomes, dict):
         return None
-    return outcome if show == "driver_outcome" or outcome.get("status") in ("failed", "unreachable") else None
+    if show == "provision_outcome":
+        return outcomes
+    return {part: told for part, told in outcomes.items() if isinstance(told, dict) and told.get("status") in ("failed", "unreachable")}
 
 
 def _fleet(known: Mapping[str, tuple[dict[str, Any], Any, Any]]) -> dict[str, Any] | None:

@@ -40,3 +40,18 @@ attributes:
     support: full
     description: Runs on Linux.
 """
+
+    # Modules that change a file.
+    EDITS = r"""
+attributes:
+  check_mode:
+    support: full
+    description: Tells what would be changed, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the file before and after, without secrets.
+  platform:
+    platforms: posix
+    support: full
+    description: Runs on Linux.
+"""

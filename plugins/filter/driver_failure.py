@@ -6,15 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: driver_failure
-short_description: Say in one sentence why a task of the driver's role failed
+short_description: Say in one sentence why a task of a role that changes packages failed
 version_added: 0.1.0
 author:
   - difyops.gpu authors (@difyops)
 description:
-  - For C(rescue) of role P(difyops.gpu.nvidia_driver#role) and the playbooks around it.
+  - For C(rescue) of the roles P(difyops.gpu.nvidia_driver#role), P(difyops.gpu.container_engine#role) and
+    P(difyops.gpu.nvidia_container_toolkit#role), and of the playbooks around them.
   - Finds in the output of apt, dpkg, DKMS, dnf and rpm what the cause is, and names the lines that tell of it. Command lines are left out.
   - A sentence of this collection, with or without a code, stays as it is.
-positional: task, action, lock_timeout
+positional: task, action, lock_timeout, role
 options:
   _input:
     description: What the task returned, C(ansible_failed_result) in C(rescue).
@@ -32,6 +33,10 @@ options:
     description: How many seconds it waited for the lock of the package manager.
     type: int
     default: 0
+  role:
+    description: The role whose variables the remedy names.
+    type: str
+    default: nvidia_driver
 """
 
 EXAMPLES = r"""
@@ -60,9 +65,9 @@ from typing import Any
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_failure
 
 
-def driver_failure(result: object, task: str, action: str, lock_timeout: int = 0) -> dict[str, Any]:
+def driver_failure(result: object, task: str, action: str, lock_timeout: int = 0, role: str = "nvidia_driver") -> dict[str, Any]:
     """Return code and message for the result of a task that failed."""
-    return _driver_failure.explain(result, str(task), str(action), int(lock_timeout))
+    return _driver_failure.explain(result, str(task), str(action), int(lock_timeout), str(role))
 
 
 class FilterModule:

@@ -17,13 +17,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _command, _package_query, _packages, _sysfs
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _managed, _package_query, _packages, _subject_query, _sysfs
 from ansible_collections.difyops.gpu.plugins.module_utils._package_query import Change, Impossible, Query
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
 from ansible_collections.difyops.gpu.plugins.module_utils._sysfs import Facts
 
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
-OWN_PREFERENCES = "difyops-nvidia-driver.pref"
 _FORMAT = (
     r"${db:Status-Status}\t${Package}\t${Version}\t${Maintainer}\t${db:Status-Want}\t${source:Package}"
     r"\t${Installed-Size}\t${Pre-Depends}\t${Depends}\t${Provides}\t${Architecture}\n"
@@ -130,7 +129,7 @@ def ask(query: Query, root: str, timeout_s: float) -> Facts:
     try:
         installed = apt.installed()
         told["broken"] = [*_packages.broken(one.package for one in installed), *interrupted(root)]
-        changes = _remove(apt, installed, told) if query.state == "absent" else _install(apt, query, installed, told)
+        changes = _remove(apt, query, installed, told) if query.state == "absent" else _install(apt, query, installed, told)
         told.update(_package_query.changed(changes), **_sizes(apt, installed, changes))
     except Impossible as error:
         told["error"] = told["error"] or str(error)
@@ -152,12 +151,16 @@ def _sizes(apt: Apt, installed: Sequence[Installed], changes: Sequence[Change]) 
 def _install(apt: Apt, query: Query, installed: Sequence[Installed], told: Facts) -> list[Change]:
     """Fill in what the sources have and which alternative is chosen, and return its transaction. Raises Impossible."""
     known = apt.names()
+    packages = [one.package for one in installed]
+    if query.subject != "driver":
+        wanted = {name for group in query.alternatives for name in group}
+        simulation = Simulation(apt, query, packages, apt.records(wanted & set(known)))
+        return _subject_query.choose(query, simulation, packages, told)
     matched = [name for pattern in query.patterns for name in fnmatch.filter(known, pattern)]
     parts = [one.package.name for one in installed if _packages.is_part(one.package.name)]
     named = [name for group in (*query.alternatives, *query.also.values()) for name in group]
     records = apt.records([*matched, *parts, *(set(named) & set(known))])
     told["available"] = _package_query.by_branch(available(records, matched))
-    packages = [one.package for one in installed]
     return _package_query.choose(query, Simulation(apt, query, packages, records), packages, told)
 
 
@@ -197,22 +200,29 @@ class Simulation:
         prebuilt = self._prebuilt.versions({*names, *self._there} - {*gone}, target) if target else {}
         moving = [name for name, version in prebuilt.items() if self._there.get(name, version) != version]
         order = dict.fromkeys([*names, *moving])
-        with self._preferences(target, prebuilt) as options:
+        query = self._query
+        pin = f"{target or query.version}*" if target or query.version else f"{query.branch}.*"
+        with self._preferences([*sorted(prebuilt.items()), (_GLOBS, pin)]) as options:
             return self._apt.simulate([*_INSTALL, *order, *(f"{name}-" for name in gone)], options)
 
+    def exact(self, wanted: Mapping[str, str], gone: Sequence[str]) -> list[Change]:
+        """Return what installing packages, each in one version, and removing others would change. Raises Impossible."""
+        order = [*(f"{name}={version}" for name, version in wanted.items()), *(f"{name}-" for name in gone)]
+        with self._preferences(sorted(wanted.items())) as options:
+            return self._apt.simulate([*_INSTALL, *order], options)
+
     @contextlib.contextmanager
-    def _preferences(self, target: str | None, prebuilt: Mapping[str, str]) -> Iterator[list[str]]:
-        """Give the options by which apt takes one version of the driver; of several rules for a version the first counts."""
+    def _preferences(self, pins: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+        """Give the options by which apt takes the versions of ``pins``; of several rules for a version the first counts."""
         root, query = self._apt.root, self._query
-        pin = f"{target or query.version}*" if target or query.version else f"{query.branch}.*"
-        pins = [*sorted(prebuilt.items()), (_GLOBS, pin)]
         with tempfile.TemporaryDirectory(prefix="difyops-") as folder:
             rules = [f"Package: {names}\nPin: version {version}\nPin-Priority: {_ABOVE_ALL}\n" for names, version in pins]
             rules += [query.preferences or "", _sysfs.read(root, "etc/apt/preferences") or ""]
             with open(os.path.join(folder, "preferences"), "w", encoding="utf-8") as file:
                 file.write("\n\n".join(rules))
             os.mkdir(os.path.join(folder, "parts"))
-            left_out = {OWN_PREFERENCES, *_of_pinning(root, query)}
+            own = _managed.FILES[_package_query.SUBJECTS[query.subject].role]
+            left_out = {*map(os.path.basename, own), *_of_pinning(root, query)}
             for name in set(_sysfs.listing(root, "etc/apt/preferences.d")) - left_out:
                 os.symlink(os.path.abspath(os.path.join(root, "etc/apt/preferences.d", name)), os.path.join(folder, "parts", name))
             yield [f"-oDir::Etc::Preferences={folder}/preferences", f"-oDir::Etc::PreferencesParts={folder}/parts"]
@@ -303,12 +313,12 @@ def available(records: Iterable[Record], names: Iterable[str]) -> set[str]:
     return found
 
 
-def _remove(apt: Apt, installed: Sequence[Installed], told: Facts) -> list[Change]:
-    """Return the removal of the driver and of what it brought and nobody else needs. Raises Impossible."""
-    going = _package_query.without([one.package.name for one in installed], told["brought"], needs(installed))
+def _remove(apt: Apt, query: Query, installed: Sequence[Installed], told: Facts) -> list[Change]:
+    """Return the removal of the driver, say, and of what it brought and nobody else needs. Raises Impossible."""
+    going = _package_query.without([one.package.name for one in installed], told["brought"], needs(installed), query.subject)
     if not going:
         return []
-    return _package_query.only(apt.simulate(["--simulate", "--allow-change-held-packages", "remove", *going]), going)
+    return _package_query.only(apt.simulate(["--simulate", "--allow-change-held-packages", "remove", *going]), going, query.subject)
 
 
 def needs(installed: Iterable[Installed]) -> list[tuple[str, frozenset[str]]]:

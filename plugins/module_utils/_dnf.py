@@ -14,10 +14,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _command, _package_query, _packages, _sysfs
+from ansible_collections.difyops.gpu.plugins.module_utils import _command, _package_query, _packages, _subject_query, _sysfs
 from ansible_collections.difyops.gpu.plugins.module_utils._package_query import Change, Impossible, Query
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
 from ansible_collections.difyops.gpu.plugins.module_utils._sysfs import Facts
@@ -99,8 +99,10 @@ def _asked(solver: Solver, query: Query, told: Facts) -> Facts:
     told["broken"] = solver.duplicates()
     try:
         if query.state == "absent":
-            going = _package_query.without(solver.names(), told["brought"], solver.needs())
-            changes = _package_query.only(solver.removal(going), going) if going else []
+            going = _package_query.without(solver.names(), told["brought"], solver.needs(), query.subject)
+            changes = _package_query.only(solver.removal(going), going, query.subject) if going else []
+        elif query.subject != "driver":
+            changes = _subject_query.choose(query, solver, solver.installed, told)
         else:
             told["available"] = _package_query.by_branch(solver.available(query.patterns))
             solver.enable(query.stream)
@@ -190,8 +192,8 @@ class Solver:
             raise Impossible(f"Module stream {stream} cannot be enabled: {_package_query.sentence(str(error))}") from error
 
     def versions(self, name: str) -> list[str]:
-        """Return the versions that the repositories have of a package, in the streams that are enabled."""
-        return [package.evr for package in self._find(name, there=False)]
+        """Return the versions that the repositories have of a package, in the streams that are enabled, the newest first."""
+        return [*dict.fromkeys(package.evr for package in sorted(self._find(name, there=False), reverse=True))]
 
     def is_there(self, name: str) -> bool:
         """Say whether a package is installed."""
@@ -219,7 +221,19 @@ class Solver:
             for name in gone:
                 for package in self._held[name]:
                     self._base.package_remove(package)
-            return self._repaired(self._resolve(), target)
+            return self._repaired(self._resolve(), lambda _name, evr: bool(target) and _packages.driver_version(evr) == target)
+
+    def exact(self, wanted: Mapping[str, str], gone: Sequence[str]) -> list[Change]:
+        """Return what installing packages, each in one version, and removing others would change. Raises Impossible."""
+        there = {package.name: package.version for package in self.installed}
+        self._base.reset(goal=True)
+        for name, version in wanted.items():
+            if there.get(name) != version:
+                self._mark(name, version)
+        for name in gone:
+            for package in self._held[name]:
+                self._base.package_remove(package)
+        return self._repaired(self._resolve(), lambda name, evr: wanted.get(name) == evr)
 
     def removal(self, names: Sequence[str]) -> list[Change]:
         """Return what removing packages would change. Raises Impossible."""
@@ -229,8 +243,8 @@ class Solver:
                 self._base.package_remove(package)
         return self._resolve()
 
-    def _mark(self, name: str) -> None:
-        found = self._find(name, there=False)
+    def _mark(self, name: str, version: str | None = None) -> None:
+        found = [package for package in self._find(name, there=False) if version in (None, package.evr)]
         if not found:
             if self.is_there(name):
                 return
@@ -257,7 +271,7 @@ class Solver:
         before = {**beside, **{package.name: package.evr for package in old}}
         return sorted(Change(name, before.get(name), after.get(name)) for name in {*before, *after})
 
-    def _repaired(self, changes: Sequence[Change], target: str | None) -> list[Change]:
+    def _repaired(self, changes: Sequence[Change], is_right: Callable[[str, str], bool]) -> list[Change]:
         """Return a transaction as it is after a repair, which leaves the newest of what is there twice, wanted or not."""
         transaction = self._base.transaction
         new, old = ({(one.name, one.evr) for one in every} for every in (transaction.install_set, transaction.remove_set))
@@ -265,7 +279,7 @@ class Solver:
         for name, versions in self._twice.items():
             came = [version for other, version in new if other == name]
             left = [version for version in [*came, *versions] if (name, version) in new or (name, version) not in old]
-            right = [version for version in left if target and _packages.driver_version(version) == target]
+            right = [version for version in left if is_right(name, version)]
             after = next(iter(right or left), None)
             if after != versions[0]:
                 found.append(Change(name, versions[0], after))

@@ -65,7 +65,7 @@ def first_version(text: str) -> str | None:
 def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: str | None) -> tuple[Facts, dict[str, str]]:
     facts: Facts = {
         **dict.fromkeys(("name", "version", "error", "compose_version", "buildx_version", "default_runtime", "cdi_enabled")),
-        **dict.fromkeys(("cgroup_driver", "cgroup_version", "gpu_containers")),
+        **dict.fromkeys(("cgroup_driver", "cgroup_version", "live_restore", "containers", "gpu_containers")),
         "running": False,
         "runtimes": [],
         "cdi_spec_dirs": [],
@@ -78,12 +78,14 @@ def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: st
         facts.update(describe(info))
         documents = [client.get(f"containers/{entry['Id']}/json") for entry in client.get("containers/json")]
         running = [document for document in documents if document]
-        names = {document["Id"]: document["Name"].lstrip("/") for document in running}
+        every = [container(document) for document in running]
+        names = {one["id"]: one["name"] for one in every}
         nvidia = {name for name, runtime in info["Runtimes"].items() if "nvidia" in f"{name} {runtime}"}
         facts["gpu_containers"] = [grant for grant in (granted(document, nvidia, _sysfs.nodes(root)) for document in running) if grant]
+        facts["containers"] = every
     except NoAnswer as error:
         # The command alone may be a client of another host, or podman's: there has to be an engine to start.
-        if not (facts["running"] or _command.find("dockerd") or os.path.exists(os.path.join(root, _SOCKET.lstrip("/")))):
+        if not (facts["running"] or _is_there(root, error)):
             # Podman has no daemon: where the program runs, the engine does.
             return {**facts, **({"name": "podman", "version": podman, "running": True} if podman else {})}, names
         facts.update(name="docker", error=str(error))
@@ -91,6 +93,13 @@ def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: st
         facts.update(name="docker", error=f"The container engine answered in a form that is not known ({error!r}).")
     facts.update({f"{name}_version": version for name, version in plugins.items()})
     return facts, names
+
+
+def _is_there(root: str, error: NoAnswer) -> bool:
+    """Say whether there is an engine that does not answer; a socket at which nobody listens outlives one that was removed."""
+    stale = isinstance(error.__cause__, ConnectionRefusedError)
+    hints = ("snap/docker", "etc/systemd/system/docker.service", *(() if stale else (_SOCKET.lstrip("/"),)))
+    return bool(_command.find("dockerd")) or any(os.path.exists(os.path.join(root, hint)) for hint in hints)
 
 
 def answered(info: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +123,7 @@ def describe(info: dict[str, Any]) -> Facts:
         "cdi_spec_dirs": directories,
         "cgroup_driver": info.get("CgroupDriver") or None,
         "cgroup_version": info.get("CgroupVersion") or None,
+        "live_restore": info.get("LiveRestoreEnabled"),
     }
 
 
@@ -185,6 +195,19 @@ class Client:
         ) + b"]"
 
 
+def container(document: dict[str, Any]) -> Facts:
+    """Return a running container, and what becomes of it when the engine stops."""
+    config, host = document.get("Config") or {}, document.get("HostConfig") or {}
+    return {
+        "id": document["Id"],
+        "name": document["Name"].lstrip("/"),
+        "image": config.get("Image"),
+        "restart_policy": (host.get("RestartPolicy") or {}).get("Name") or "no",
+        "auto_remove": host.get("AutoRemove"),
+        "project": (config.get("Labels") or {}).get("com.docker.compose.project"),
+    }
+
+
 def granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: list[str]) -> Facts | None:
     """Return by what a running container was given which GPUs, None when it was given none.
 
@@ -210,8 +233,8 @@ def granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: list[str
     }
     for how, devices in ways.items():
         if devices:
-            given = {"how": how, "devices": devices, "auto_remove": host.get("AutoRemove")}
-            return {"id": document["Id"], "name": document["Name"].lstrip("/"), "image": config.get("Image"), **given}
+            known = container(document)
+            return {**{key: known[key] for key in ("id", "name", "image", "auto_remove")}, "how": how, "devices": devices}
     return None
 
 

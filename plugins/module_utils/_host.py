@@ -32,6 +32,9 @@ _UNITS = {
     "nvidia-fabricmanager.service": r"nvidia-fabric-?manager(-\d+)?",
     "nvidia-persistenced.service": r"nvidia-persistenced|nvidia-compute-utils(-\d+(-server)?)?",
 }
+# Of the toolkit (since 1.18) and the engine.
+_OTHERS = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service", "docker.service")
+_REFRESH_SETTINGS = "etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"
 # What needs no further systemctl enable: a static unit is started by something else, as Ubuntu's persistence daemon by udev.
 _AT_BOOT = ("enabled", "static", "alias", "indirect", "generated")
 
@@ -268,7 +271,7 @@ def ask_units(timeout: float) -> Callable[[], dict[str, Facts]]:
     program = _command.find("systemctl")
     with contextlib.suppress(_command.CannotStart):
         if program:
-            running = _command.start([program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *_UNITS], timeout)
+            running = _command.start([program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *_UNITS, *_OTHERS], timeout)
             return lambda: parse_units(running.result().out)
     return dict
 
@@ -293,6 +296,28 @@ def services(packages: Sequence[Package], driver_version: str | None, nvswitches
     (version, manager), (_version, persistenced) = found
     same = version == driver_version if version and driver_version else None
     return {**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced
+
+
+def unit(units: dict[str, Facts], name: str) -> Facts | None:
+    """Return whether a unit starts at boot and runs; None where there is none, or systemd cannot be asked."""
+    state = units.get(name, {})
+    if state.get("LoadState", "not-found") == "not-found":
+        return None
+    return {"enabled": state.get("UnitFileState") in _AT_BOOT, "active": state.get("ActiveState") == "active"}
+
+
+def refresh(root: str, units: dict[str, Facts]) -> Facts | None:
+    """Return how the toolkit's units that keep CDI specifications up to date are set up; None where there are none."""
+    path, service = (unit(units, name) for name in _OTHERS[:2])
+    if not (path or service):
+        return None
+    flags = re.findall(r"(?m)^\s*NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=[\"']?([^\"'\n]*)", _sysfs.read(root, _REFRESH_SETTINGS) or "")
+    return {
+        "path_enabled": bool(path and path["enabled"]),
+        "path_active": bool(path and path["active"]),
+        "service_enabled": bool(service and service["enabled"]),
+        "feature_flags": re.findall(r"[^\s,]+", flags[-1]) if flags else [],
+    }
 
 
 def reboot(

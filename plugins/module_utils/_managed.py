@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What role nvidia_driver keeps on a host: its files, and the journal that an interrupted run leaves.
+"""What roles keep on a host: their files, and the journal that an interrupted run leaves.
 
 This is private to difyops.gpu.
 """
@@ -16,22 +16,24 @@ from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.module_utils._sysfs import Facts
 
-FILES = (
-    "/etc/apt/sources.list.d/difyops-nvidia-driver.sources",
-    "/etc/apt/keyrings/difyops-nvidia-driver.asc",
-    "/etc/apt/preferences.d/difyops-nvidia-driver.pref",
-    "/etc/apt/apt.conf.d/52difyops-nvidia-driver",
-    "/etc/yum.repos.d/difyops-nvidia-driver.repo",
-    "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-nvidia-driver",
-    "/etc/modprobe.d/difyops-nvidia-driver.conf",
+DRIVER, ENGINE, TOOLKIT = "nvidia_driver", "container_engine", "nvidia_container_toolkit"
+# Of a package source: the source itself, its key, and what keeps versions.
+_SOURCE = (
+    "/etc/apt/sources.list.d/difyops-{}.sources",
+    "/etc/apt/keyrings/difyops-{}.asc",
+    "/etc/apt/preferences.d/difyops-{}.pref",
+    "/etc/yum.repos.d/difyops-{}.repo",
+    "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-{}",
 )
-STATE = "/var/lib/difyops/nvidia_driver"
+_NAMES = {DRIVER: "nvidia-driver", ENGINE: "docker", TOOLKIT: "nvidia-container-toolkit"}
+FILES = {role: [path.format(name) for path in _SOURCE] for role, name in _NAMES.items()}
+FILES[DRIVER] += ["/etc/apt/apt.conf.d/52difyops-nvidia-driver", "/etc/modprobe.d/difyops-nvidia-driver.conf"]
 
 
-def files(root: str) -> Facts:
-    """Return digest and mode of each file that is there; the digest is None for one that cannot be read."""
+def files(root: str, role: str) -> Facts:
+    """Return digest and mode of each file of a role that is there; the digest is None for one that cannot be read."""
     found: Facts = {}
-    for path in FILES:
+    for path in FILES[role]:
         place = os.path.join(root, path.lstrip("/"))
         with contextlib.suppress(OSError):
             mode = os.stat(place).st_mode & 0o7777
@@ -42,14 +44,9 @@ def files(root: str) -> Facts:
     return found
 
 
-def journal(root: str) -> Facts | None:
-    """Return the journal; None when there is none, and its ``error`` alone when it cannot be read."""
-    return document(root, "journal.json")
-
-
-def document(root: str, name: str) -> Facts | None:
-    """Return a document of the role; None when there is none, and its ``error`` alone when it cannot be read."""
-    path = f"{STATE}/{name}"
+def document(root: str, role: str, name: str = "journal.json") -> Facts | None:
+    """Return a document of a role; None when there is none, and its ``error`` alone when it cannot be read."""
+    path = f"/var/lib/difyops/{role}/{name}"
     try:
         with open(os.path.join(root, path.lstrip("/")), encoding="utf-8") as file:
             content: Any = json.load(file)

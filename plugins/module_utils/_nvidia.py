@@ -76,13 +76,13 @@ def gather(root: str, timeout_s: float) -> Facts:
     gpus = merge(pci, best)
     for gpu in gpus:
         gpu["processes"] = gpu["processes"] and [_process(root, process, names) for process in gpu["processes"]]
-    pins = _packages.pins(root, family, packages)
-    installed = _packages.driver(packages, pins)
+    rules = _packages.rules(root, family)
+    installed = _packages.driver(packages, _packages.pins(rules, _packages.parts(packages)))
     version = (loaded or {}).get("version")
     known_modules = modules()
     reboot_required, reasons = _host.reboot(root, family, host["kernel"], loaded, installed, gpus)
-    fabric_manager, persistenced = _host.services(packages, version, host["nvswitches"], units())
-    versions, toolkit_version, lockstep = _packages.toolkit(packages)
+    known_units = units()
+    fabric_manager, persistenced = _host.services(packages, version, host["nvswitches"], known_units)
     directories = engine["cdi_spec_dirs"] or list(_cdi.DIRECTORIES)
     facts = {
         "schema": SCHEMA,
@@ -102,8 +102,8 @@ def gather(root: str, timeout_s: float) -> Facts:
             "persistenced": persistenced,
             "users": _users(root, loaded, names),
             "broken": _packages.broken(_packages.parts(packages)),
-            "managed": _managed.files(root),
-            "journal": _managed.journal(root),
+            "managed": _managed.files(root, _managed.DRIVER),
+            "journal": _managed.document(root, _managed.DRIVER),
         },
         "nvml": {
             "source": best.source,
@@ -111,13 +111,19 @@ def gather(root: str, timeout_s: float) -> Facts:
             "attempts": [{key: getattr(observation, key) for key in ("source", "ok", "message")} for observation in observations],
         },
         "toolkit": {
-            "packages": versions,
-            "version": toolkit_version,
-            "lockstep": lockstep,
+            **_packages.toolkit(packages, rules),
+            "managed": _managed.files(root, _managed.TOOLKIT),
+            "refresh": _host.refresh(root, known_units),
             "mode": _cdi.runtime_mode(_sysfs.read(root, "etc/nvidia-container-runtime/config.toml") or ""),
             "cdi": {"directories": directories, "specs": _cdi.specs(root, directories, _cdi.Now(version, gpus))},
         },
-        "engine": engine,
+        "engine": {
+            **engine,
+            **_packages.engine(packages, rules),
+            "service": _host.unit(known_units, "docker.service"),
+            "managed": _managed.files(root, _managed.ENGINE),
+            "journal": _managed.document(root, _managed.ENGINE),
+        },
         "warnings": warnings,
     }
     return {**facts, "warnings": warnings + complaints(facts)}

@@ -470,7 +470,7 @@ def engine__facts(
 ) -> tuple[sysfs_Facts, dict[str, str]]:
     facts: sysfs_Facts = {
         **dict.fromkeys(("name", "version", "error", "compose_version", "buildx_version", "default_runtime", "cdi_enabled")),
-        **dict.fromkeys(("cgroup_driver", "cgroup_version", "gpu_containers")),
+        **dict.fromkeys(("cgroup_driver", "cgroup_version", "live_restore", "containers", "gpu_containers")),
         "running": False,
         "runtimes": [],
         "cdi_spec_dirs": [],
@@ -483,19 +483,27 @@ def engine__facts(
         facts.update(engine_describe(info))
         documents = [client.get(f"containers/{entry['Id']}/json") for entry in client.get("containers/json")]
         running = [document for document in documents if document]
-        names = {document["Id"]: document["Name"].lstrip("/") for document in running}
+        every = [engine_container(document) for document in running]
+        names = {one["id"]: one["name"] for one in every}
         nvidia = {name for name, runtime in info["Runtimes"].items() if "nvidia" in f"{name} {runtime}"}
         facts["gpu_containers"] = [
             grant for grant in (engine_granted(document, nvidia, sysfs_nodes(root)) for document in running) if grant
         ]
+        facts["containers"] = every
     except engine_NoAnswer as error:
-        if not (facts["running"] or command_find("dockerd") or os.path.exists(os.path.join(root, engine__SOCKET.lstrip("/")))):
+        if not (facts["running"] or engine__is_there(root, error)):
             return ({**facts, **({"name": "podman", "version": podman, "running": True} if podman else {})}, names)
         facts.update(name="docker", error=str(error))
     except (AttributeError, KeyError, TypeError) as error:
         facts.update(name="docker", error=f"The container engine answered in a form that is not known ({error!r}).")
     facts.update({f"{name}_version": version for name, version in plugins.items()})
     return (facts, names)
+
+
+def engine__is_there(root: str, error: engine_NoAnswer) -> bool:
+    stale = isinstance(error.__cause__, ConnectionRefusedError)
+    hints = ("snap/docker", "etc/systemd/system/docker.service", *(() if stale else (engine__SOCKET.lstrip("/"),)))
+    return bool(command_find("dockerd")) or any((os.path.exists(os.path.join(root, hint)) for hint in hints))
 
 
 def engine_answered(info: dict[str, Any]) -> dict[str, Any]:
@@ -516,6 +524,7 @@ def engine_describe(info: dict[str, Any]) -> sysfs_Facts:
         "cdi_spec_dirs": directories,
         "cgroup_driver": info.get("CgroupDriver") or None,
         "cgroup_version": info.get("CgroupVersion") or None,
+        "live_restore": info.get("LiveRestoreEnabled"),
     }
 
 
@@ -585,6 +594,18 @@ class engine_Client:
         )
 
 
+def engine_container(document: dict[str, Any]) -> sysfs_Facts:
+    config, host = (document.get("Config") or {}, document.get("HostConfig") or {})
+    return {
+        "id": document["Id"],
+        "name": document["Name"].lstrip("/"),
+        "image": config.get("Image"),
+        "restart_policy": (host.get("RestartPolicy") or {}).get("Name") or "no",
+        "auto_remove": host.get("AutoRemove"),
+        "project": (config.get("Labels") or {}).get("com.docker.compose.project"),
+    }
+
+
 def engine_granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: list[str]) -> sysfs_Facts | None:
     config, host = (document.get("Config") or {}, document.get("HostConfig") or {})
     requests = host.get("DeviceRequests") or []
@@ -606,8 +627,8 @@ def engine_granted(document: dict[str, Any], nvidia_runtimes: set[str], nodes: l
     }
     for how, devices in ways.items():
         if devices:
-            given = {"how": how, "devices": devices, "auto_remove": host.get("AutoRemove")}
-            return {"id": document["Id"], "name": document["Name"].lstrip("/"), "image": config.get("Image"), **given}
+            known = engine_container(document)
+            return {**{key: known[key] for key in ("id", "name", "image", "auto_remove")}, "how": how, "devices": devices}
     return None
 
 
@@ -822,15 +843,8 @@ packages__TIMEOUT_S = 30.0
 packages__DPKG = "${db:Status-Status}\\t${Package}\\t${Version}\\t${Maintainer}\\t${db:Status-Want}\\t${source:Package}\\n"
 packages__RPM = "installed\\t%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{VENDOR}\\n"
 packages__PATTERNS = (
-    "*nvidia*",
-    "libcuda1",
-    "libcudadebugger1",
-    "libnvcuvid1",
-    "libnvoptix1",
-    "libnvsdm*",
-    "nvlsm",
-    "nvlink5*",
-    "cuda-drivers*",
+    *("*nvidia*", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "libnvsdm*", "nvlsm", "nvlink5*", "cuda-drivers*"),
+    *("docker*", "moby-*", "containerd*", "runc"),
 )
 packages__KERNEL = re.compile(
     "^(nvidia-(\\w+-)*kernel-(\\w+-)*(dkms|source)|nvidia-dkms(-.+)?|dkms-nvidia(-.+)?|a?kmod-nvidia(-.+)?|"
@@ -851,10 +865,16 @@ packages__PART = re.compile(
     + "|utils|vdpau-driver|vulkan)(-.+)?|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-sign"
     + "atures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
+packages__ENGINE = re.compile(
+    "^(docker(\\.io|-(ce|cli|engine)(-.+)?|-(buildx|compose|model|scan|app)(-(plugin|v2))?)?|moby-(engine|"
+    + "cli|buildx|compose|containerd|runc)|containerd(\\.io)?|runc)$"
+)
+packages__ENGINES = {"docker-ce": "docker", "docker.io": "distribution", "docker": "distribution"}
 packages__PREBUILT = re.compile("linux-(modules|objects|signatures)-nvidia-")
 packages__ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
 packages__HOLDS = {"hold": "", "preference": "version .*\\d\\\\?\\.\\d.* priority \\d", "versionlock": "[^!<>]*\\d\\.\\d", "exclude": "$"}
 packages_Rule = tuple[str, str, Optional[str]]
+packages_Rules = list[tuple[str, str, Optional[str], Optional[str]]]
 
 
 class packages_Package(NamedTuple):
@@ -931,6 +951,10 @@ def packages_is_part(name: str) -> bool:
     return any((pattern.match(name) for pattern in (packages__KERNEL, packages__LIBRARY, packages__META, packages__PART)))
 
 
+def packages_is_engine(package: packages_Package) -> bool:
+    return packages__ENGINE.match(package.name) is not None and (not (package.name == "docker" and package.source))
+
+
 def packages_parts(packages: Iterable[packages_Package]) -> list[packages_Package]:
     return sorted((package for package in packages if packages_is_part(package.name)))
 
@@ -978,8 +1002,11 @@ def packages_driver(packages: Iterable[packages_Package], pins: Sequence[observe
 
 
 def packages_pinned(packages: Iterable[packages_Package], pins: Sequence[observer_Facts]) -> bool:
+    return packages_kept([package for package in packages_parts(packages) if not packages_is_prebuilt(package.name)], pins)
+
+
+def packages_kept(known: Sequence[packages_Package], pins: Sequence[observer_Facts]) -> bool:
     holding = [pin["name"] for pin in pins if re.match(packages__HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = [package for package in packages_parts(packages) if not packages_is_prebuilt(package.name)]
     return bool(known) and all((any((packages_matches(name, package) for name in holding)) for package in known))
 
 
@@ -995,26 +1022,46 @@ def packages_matches(pattern: str, package: packages_Package) -> bool:
         return False
 
 
-def packages_toolkit(packages: Iterable[packages_Package]) -> tuple[dict[str, str | None], str | None, bool | None]:
-    there = {package.name: package.version for package in packages}
-    versions = {name: there.get(name) for name in packages_TOOLKIT}
-    present = [version for version in versions.values() if version]
-    return (
-        versions,
-        packages_upstream(present[0]) if present else None,
-        len(set(map(packages_upstream, present))) == 1 if present else None,
-    )
+def packages_toolkit(packages: Iterable[packages_Package], found: packages_Rules) -> observer_Facts:
+    known = [package for package in packages if package.name in packages_TOOLKIT]
+    found = [rule for rule in found if not (rule[0] == "preference" and re.match("version [^0-9]*[0-9]{3}\\b", rule[2] or ""))]
+    versions = {package.name: package.version for package in known}
+    present = list(map(packages_upstream, filter(None, map(versions.get, packages_TOOLKIT))))
+    holding = packages_pins(found, known)
+    return {
+        "packages": {name: versions.get(name) for name in packages_TOOLKIT},
+        "version": present[0] if present else None,
+        "lockstep": len(set(present)) == 1 if present else None,
+        "pinned": packages_kept(known, holding) if known else None,
+        "pins": holding,
+        "broken": packages_broken(known),
+    }
 
 
-def packages_pins(root: str, family: str | None, packages: Iterable[packages_Package]) -> list[observer_Facts]:
-    known = packages_parts(packages)
-    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in known if package.held]
-    for directory, pattern, told in packages__DNF if family == "rhel" else packages__APT:
-        for file in sysfs_listing(root, directory):
-            if re.fullmatch(pattern, file):
-                rules += [(*rule, f"/{directory}/{file}") for rule in told(sysfs_read(root, directory, file) or "")]
-    found = dict.fromkeys((rule for rule in rules if any((packages__concerns(rule[0], rule[1], package) for package in known))))
-    return [dict(zip(("kind", "name", "value", "path"), rule)) for rule in found]
+def packages_engine(packages: Iterable[packages_Package], found: packages_Rules) -> observer_Facts:
+    known = [package for package in packages if packages_is_engine(package)]
+    return {
+        "packages": [{"name": package.name, "version": package.version} for package in known],
+        "origin": next((packages__ENGINES[package.name] for package in known if package.name in packages__ENGINES), None),
+        "pins": packages_pins(found, known),
+        "broken": packages_broken(known),
+    }
+
+
+def packages_rules(root: str, family: str | None) -> packages_Rules:
+    return [
+        (*rule, f"/{directory}/{file}")
+        for directory, pattern, told in (packages__DNF if family == "rhel" else packages__APT)
+        for file in sysfs_listing(root, directory)
+        if re.fullmatch(pattern, file)
+        for rule in told(sysfs_read(root, directory, file) or "")
+    ]
+
+
+def packages_pins(found: packages_Rules, known: Sequence[packages_Package]) -> list[observer_Facts]:
+    every: packages_Rules = [("hold", package.name, None, None) for package in known if package.held]
+    mine = dict.fromkeys((rule for rule in [*every, *found] if any((packages__concerns(rule[0], rule[1], package) for package in known))))
+    return [dict(zip(("kind", "name", "value", "path"), rule)) for rule in mine]
 
 
 def packages__concerns(kind: str, name: str, package: packages_Package) -> bool:
@@ -1022,8 +1069,10 @@ def packages__concerns(kind: str, name: str, package: packages_Package) -> bool:
         with contextlib.suppress(re.error):
             return re.match(name, package.name) is not None
         return False
+    if kind == "module_stream":
+        return packages_is_part(package.name)
     whole = package._replace(name=f"{package.name}-{package.version}")
-    return kind == "module_stream" or any((packages_matches(name, form) for form in (package, whole)))
+    return any((packages_matches(name, form) for form in (package, whole)))
 
 
 def packages_preferences(text: str) -> Iterator[packages_Rule]:
@@ -1104,6 +1153,8 @@ host__UNITS = {
     "nvidia-fabricmanager.service": "nvidia-fabric-?manager(-\\d+)?",
     "nvidia-persistenced.service": "nvidia-persistenced|nvidia-compute-utils(-\\d+(-server)?)?",
 }
+host__OTHERS = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service", "docker.service")
+host__REFRESH_SETTINGS = "etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"
 host__AT_BOOT = ("enabled", "static", "alias", "indirect", "generated")
 
 
@@ -1317,7 +1368,9 @@ def host_ask_units(timeout: float) -> Callable[[], dict[str, observer_Facts]]:
     program = command_find("systemctl")
     with contextlib.suppress(command_CannotStart):
         if program:
-            running = command_start([program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *host__UNITS], timeout)
+            running = command_start(
+                [program, "show", "--property=Id,LoadState,ActiveState,UnitFileState", *host__UNITS, *host__OTHERS], timeout
+            )
             return lambda: host_parse_units(running.result().out)
     return dict
 
@@ -1341,6 +1394,28 @@ def host_services(
     (version, manager), (_version, persistenced) = found
     same = version == driver_version if version and driver_version else None
     return ({**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced)
+
+
+def host_unit(units: dict[str, observer_Facts], name: str) -> observer_Facts | None:
+    state = units.get(name, {})
+    if state.get("LoadState", "not-found") == "not-found":
+        return None
+    return {"enabled": state.get("UnitFileState") in host__AT_BOOT, "active": state.get("ActiveState") == "active"}
+
+
+def host_refresh(root: str, units: dict[str, observer_Facts]) -> observer_Facts | None:
+    path, service = (host_unit(units, name) for name in host__OTHERS[:2])
+    if not (path or service):
+        return None
+    flags = re.findall(
+        "(?m)^\\s*NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=[\\\"']?([^\\\"'\\n]*)", sysfs_read(root, host__REFRESH_SETTINGS) or ""
+    )
+    return {
+        "path_enabled": bool(path and path["enabled"]),
+        "path_active": bool(path and path["active"]),
+        "service_enabled": bool(service and service["enabled"]),
+        "feature_flags": re.findall("[^\\s,]+", flags[-1]) if flags else [],
+    }
 
 
 def host_reboot(
@@ -1371,21 +1446,22 @@ def host_reboot(
     return (bool(reasons) if known else None, reasons)
 
 
-managed_FILES = (
-    "/etc/apt/sources.list.d/difyops-nvidia-driver.sources",
-    "/etc/apt/keyrings/difyops-nvidia-driver.asc",
-    "/etc/apt/preferences.d/difyops-nvidia-driver.pref",
-    "/etc/apt/apt.conf.d/52difyops-nvidia-driver",
-    "/etc/yum.repos.d/difyops-nvidia-driver.repo",
-    "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-nvidia-driver",
-    "/etc/modprobe.d/difyops-nvidia-driver.conf",
+managed_DRIVER, managed_ENGINE, managed_TOOLKIT = ("nvidia_driver", "container_engine", "nvidia_container_toolkit")
+managed__SOURCE = (
+    "/etc/apt/sources.list.d/difyops-{}.sources",
+    "/etc/apt/keyrings/difyops-{}.asc",
+    "/etc/apt/preferences.d/difyops-{}.pref",
+    "/etc/yum.repos.d/difyops-{}.repo",
+    "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-{}",
 )
-managed_STATE = "/var/lib/difyops/nvidia_driver"
+managed__NAMES = {managed_DRIVER: "nvidia-driver", managed_ENGINE: "docker", managed_TOOLKIT: "nvidia-container-toolkit"}
+managed_FILES = {role: [path.format(name) for path in managed__SOURCE] for role, name in managed__NAMES.items()}
+managed_FILES[managed_DRIVER] += ["/etc/apt/apt.conf.d/52difyops-nvidia-driver", "/etc/modprobe.d/difyops-nvidia-driver.conf"]
 
 
-def managed_files(root: str) -> sysfs_Facts:
+def managed_files(root: str, role: str) -> sysfs_Facts:
     found: sysfs_Facts = {}
-    for path in managed_FILES:
+    for path in managed_FILES[role]:
         place = os.path.join(root, path.lstrip("/"))
         with contextlib.suppress(OSError):
             mode = os.stat(place).st_mode & 4095
@@ -1396,12 +1472,8 @@ def managed_files(root: str) -> sysfs_Facts:
     return found
 
 
-def managed_journal(root: str) -> sysfs_Facts | None:
-    return managed_document(root, "journal.json")
-
-
-def managed_document(root: str, name: str) -> sysfs_Facts | None:
-    path = f"{managed_STATE}/{name}"
+def managed_document(root: str, role: str, name: str = "journal.json") -> sysfs_Facts | None:
+    path = f"/var/lib/difyops/{role}/{name}"
     try:
         with open(os.path.join(root, path.lstrip("/")), encoding="utf-8") as file:
             content: Any = json.load(file)
@@ -1866,13 +1938,13 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
     gpus = nvidia_merge(pci, best)
     for gpu in gpus:
         gpu["processes"] = gpu["processes"] and [nvidia__process(root, process, names) for process in gpu["processes"]]
-    pins = packages_pins(root, family, packages)
-    installed = packages_driver(packages, pins)
+    rules = packages_rules(root, family)
+    installed = packages_driver(packages, packages_pins(rules, packages_parts(packages)))
     version = (loaded or {}).get("version")
     known_modules = modules()
     reboot_required, reasons = host_reboot(root, family, host["kernel"], loaded, installed, gpus)
-    fabric_manager, persistenced = host_services(packages, version, host["nvswitches"], units())
-    versions, toolkit_version, lockstep = packages_toolkit(packages)
+    known_units = units()
+    fabric_manager, persistenced = host_services(packages, version, host["nvswitches"], known_units)
     directories = engine["cdi_spec_dirs"] or list(cdi_DIRECTORIES)
     facts = {
         "schema": nvidia_SCHEMA,
@@ -1892,8 +1964,8 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
             "persistenced": persistenced,
             "users": nvidia__users(root, loaded, names),
             "broken": packages_broken(packages_parts(packages)),
-            "managed": managed_files(root),
-            "journal": managed_journal(root),
+            "managed": managed_files(root, managed_DRIVER),
+            "journal": managed_document(root, managed_DRIVER),
         },
         "nvml": {
             "source": best.source,
@@ -1901,13 +1973,19 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
             "attempts": [{key: getattr(observation, key) for key in ("source", "ok", "message")} for observation in observations],
         },
         "toolkit": {
-            "packages": versions,
-            "version": toolkit_version,
-            "lockstep": lockstep,
+            **packages_toolkit(packages, rules),
+            "managed": managed_files(root, managed_TOOLKIT),
+            "refresh": host_refresh(root, known_units),
             "mode": cdi_runtime_mode(sysfs_read(root, "etc/nvidia-container-runtime/config.toml") or ""),
             "cdi": {"directories": directories, "specs": cdi_specs(root, directories, cdi_Now(version, gpus))},
         },
-        "engine": engine,
+        "engine": {
+            **engine,
+            **packages_engine(packages, rules),
+            "service": host_unit(known_units, "docker.service"),
+            "managed": managed_files(root, managed_ENGINE),
+            "journal": managed_document(root, managed_ENGINE),
+        },
         "warnings": warnings,
     }
     return {**facts, "warnings": warnings + nvidia_complaints(facts)}

@@ -15,7 +15,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _managed, _packages, _sysfs
 from ansible_collections.difyops.gpu.plugins.module_utils._packages import Package
@@ -46,6 +46,9 @@ class Query(NamedTuple):
     patterns: Sequence[str] = ()
     stream: str | None = None
     preferences: str | None = None
+    subject: str = "driver"
+    minimum: str | None = None
+    lockstep: bool = False
 
 
 class Change(NamedTuple):
@@ -96,6 +99,8 @@ def problem(query: Query) -> str | None:
         # A hyphen before or behind a name is an order to apt-get.
         if not re.fullmatch(r"[A-Za-z0-9]([\w.+:~={}-]*[\w.+~}])?", name):
             return f"{name!r} is no name of a package."
+    if query.subject != "driver":
+        return _plain_problem(query)
     if query.version is not None and _packages.driver_version(query.version) != query.version:
         return f"version has to be a driver's, such as 580.95.05, not {query.version!r}."
     if query.branch is not None and not re.fullmatch("[0-9]{3}", query.branch):
@@ -109,9 +114,21 @@ def problem(query: Query) -> str | None:
     return None
 
 
+def _plain_problem(query: Query) -> str | None:
+    """Return what is wrong with a question for the engine or the toolkit."""
+    if query.subject not in SUBJECTS:
+        return f"subject has to be one of {', '.join(SUBJECTS)}, not {query.subject!r}."
+    for option, version in (("version", query.version), ("minimum", query.minimum)):
+        if version is not None and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}", version):
+            return f"{option} has to be numbers with dots, such as 1.19.1, not {version!r}."
+    if query.state == "absent" and query.subject == "engine":
+        return "The container engine is not taken away by this collection, so what would go with it cannot be asked."
+    return None
+
+
 def answer(root: str, manager: str | None, query: Query) -> Facts:
     """Return an answer that has every key and knows nothing but the host."""
-    document = _managed.document(root, "brought.json") or {}
+    document = _managed.document(root, SUBJECTS[query.subject].role, "brought.json") or {}
     brought = document.get("packages")
     return {
         "manager": manager,
@@ -250,6 +267,30 @@ def carriers(names: Iterable[str]) -> list[str]:
     """Return the packages without which there is no driver: kernel modules, and what stands for a whole driver."""
     packages = [Package(name, "1", "", broken=False) for name in names]
     return sorted(package.name for package in packages if _packages.driver([package]))
+
+
+class Subject(NamedTuple):
+    """What a question may be about: its name in sentences, and the role that brings it.
+
+    ``belongs`` says whether a package is of it; ``carriers`` gives those of some packages without which there is none of it.
+    """
+
+    label: str
+    role: str
+    belongs: Callable[[str], bool]
+    carriers: Callable[[Iterable[str]], list[str]]
+
+
+SUBJECTS = {
+    "driver": Subject("the driver", _managed.DRIVER, _packages.is_part, carriers),
+    "engine": Subject("Docker", _managed.ENGINE, lambda name: False, lambda names: []),
+    "toolkit": Subject(
+        "the container toolkit",
+        _managed.TOOLKIT,
+        lambda name: name in _packages.TOOLKIT,
+        lambda names: sorted(name for name in names if name.startswith("nvidia-container-toolkit")),
+    ),
+}
 
 
 def sentence(reason: str) -> str:
@@ -425,26 +466,27 @@ class Search:
         )
 
 
-def without(installed: Iterable[str], brought: Iterable[str], needs: Iterable[tuple[str, frozenset[str]]]) -> list[str]:
-    """Return what goes with the driver, sorted. Raises Impossible where something else needs the driver itself."""
-    names = set(installed)
-    candidates = {name for name in names if _packages.is_part(name)} | (names & set(brought))
+def without(
+    installed: Iterable[str], brought: Iterable[str], needs: Iterable[tuple[str, frozenset[str]]], subject: str = "driver"
+) -> list[str]:
+    """Return what goes with the driver or another subject, sorted. Raises Impossible where something else needs the subject itself."""
+    names, about = set(installed), SUBJECTS[subject]
+    candidates = {name for name in names if about.belongs(name)} | (names & set(brought))
     going, kept = removable(candidates, needs)
-    staying = carriers(kept)
+    staying = about.carriers(kept)
     if staying:
         user = kept[staying[0]]
-        raise Impossible(f"{staying[0]} is needed by {user}, which the driver did not bring. Remove {user} first.")
+        raise Impossible(f"{staying[0]} is needed by {user}, which {about.label} did not bring. Remove {user} first.")
     return sorted(going)
 
 
-def only(changes: Sequence[Change], going: Iterable[str]) -> list[Change]:
+def only(changes: Sequence[Change], going: Iterable[str], subject: str = "driver") -> list[Change]:
     """Return a removal as it is. Raises Impossible where it would reach further than it should."""
     known = set(going)
     others = [change.name for change in changes if change.after or change.name not in known]
     if others:
-        raise Impossible(
-            f"Without the driver {', '.join(others)} would change as well, which it did not bring. Look at their dependencies."
-        )
+        without_it = f"Without {SUBJECTS[subject].label} {', '.join(others)} would change as well"
+        raise Impossible(f"{without_it}, which it did not bring. Look at their dependencies.")
     return list(changes)
 
 

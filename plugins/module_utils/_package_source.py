@@ -41,4 +41,4 @@ def ask(query: _package_query.Query, name: str | None, root: str, timeout_s: flo
         return _dnf.ask(query, os.path.abspath(root), timeout_s)
     told = _package_query.answer(root, name, query)
     reason = "dnf is there without its Python API (package python3-dnf)" if name else "Neither apt nor dnf is on this host"
-    return {**told, "error": f"{reason}, so nobody can say which driver could be installed."}
+    return {**told, "error": f"{reason}, so nobody can say which packages could be installed."}

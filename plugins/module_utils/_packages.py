@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The installed packages of the NVIDIA driver and its container toolkit, and what holds them."""
+"""The installed packages of the NVIDIA driver, its container toolkit and Docker, and what holds them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ TOOLKIT = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvid
 _TIMEOUT_S = 30.0
 _DPKG = r"${db:Status-Status}\t${Package}\t${Version}\t${Maintainer}\t${db:Status-Want}\t${source:Package}\n"
 _RPM = r"installed\t%{NAME}\t%{VERSION}-%{RELEASE}\t%{VENDOR}\n"
-_PATTERNS = ("*nvidia*", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "libnvsdm*", "nvlsm", "nvlink5*", "cuda-drivers*")
+_PATTERNS = (
+    *("*nvidia*", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "libnvsdm*", "nvlsm", "nvlink5*", "cuda-drivers*"),
+    *("docker*", "moby-*", "containerd*", "runc"),
+)
 
 # Which packages tell the driver's version; the surest first. Most metapackages of Ubuntu only lead to another branch.
 _KERNEL = re.compile(
@@ -43,13 +46,21 @@ _PART = re.compile(
     r"|(xserver-xorg-video|xorg-x11|xorg-x11-drv|linux-objects|linux-signatures)-nvidia(-.+)?|firmware-nvidia-(.+-)?gsp"
     r"|nvlsm|nvlink5(-.+)?|cuda-drivers(-.+)?)$"
 )
+# Docker with its plugins and what it runs containers with, from distributions, Docker and Microsoft.
+_ENGINE = re.compile(
+    r"^(docker(\.io|-(ce|cli|engine)(-.+)?|-(buildx|compose|model|scan|app)(-(plugin|v2))?)?|moby-(engine|cli|buildx|compose|containerd|runc)"
+    r"|containerd(\.io)?|runc)$"
+)
+# What carries the engine, by who makes it.
+_ENGINES = {"docker-ce": "docker", "docker.io": "distribution", "docker": "distribution"}
 _PREBUILT = re.compile(r"linux-(modules|objects|signatures)-nvidia-")
 # By the text of maintainer or vendor.
 _ORIGINS = {"rpm fusion": "rpmfusion", "debian": "debian", "ubuntu": "ubuntu", "nvidia": "nvidia", "negativo17": "negativo17"}
 # The value of a rule that keeps a version, not only a branch (580.*). From priority 1000 on apt even goes back to it.
 _HOLDS = {"hold": "", "preference": r"version .*\d\\?\.\d.* priority \d", "versionlock": r"[^!<>]*\d\.\d", "exclude": "$"}
-# Of a rule: kind, name, value.
+# Of a rule: kind, name, value; and in which file it stands.
 Rule = tuple[str, str, Optional[str]]
+Rules = list[tuple[str, str, Optional[str], Optional[str]]]
 
 
 class Package(NamedTuple):
@@ -132,6 +143,11 @@ def is_part(name: str) -> bool:
     return any(pattern.match(name) for pattern in (_KERNEL, _LIBRARY, _META, _PART))
 
 
+def is_engine(package: Package) -> bool:
+    """Say whether a package belongs to Docker; the one that Debian and Ubuntu had under that bare name is another program."""
+    return _ENGINE.match(package.name) is not None and not (package.name == "docker" and package.source)
+
+
 def parts(packages: Iterable[Package]) -> list[Package]:
     """Return all packages of the driver, sorted: those that tell its version and those that only come with it."""
     return sorted(package for package in packages if is_part(package.name))
@@ -186,8 +202,12 @@ def driver(packages: Iterable[Package], pins: Sequence[Facts] = ()) -> Facts | N
 
 def pinned(packages: Iterable[Package], pins: Sequence[Facts]) -> bool:
     """Say whether a rule holds each package of the driver at its version; prebuilt modules need the driver's version by themselves."""
+    return kept([package for package in parts(packages) if not is_prebuilt(package.name)], pins)
+
+
+def kept(known: Sequence[Package], pins: Sequence[Facts]) -> bool:
+    """Say whether a rule holds each of some packages at its version; no packages are not held."""
     holding = [pin["name"] for pin in pins if re.match(_HOLDS.get(pin["kind"], "$."), pin["value"] or "")]
-    known = [package for package in parts(packages) if not is_prebuilt(package.name)]
     return bool(known) and all(any(matches(name, package) for name in holding) for package in known)
 
 
@@ -204,24 +224,51 @@ def matches(pattern: str, package: Package) -> bool:
         return False
 
 
-def toolkit(packages: Iterable[Package]) -> tuple[dict[str, str | None], str | None, bool | None]:
-    """Return the versions of the toolkit's packages, its upstream version, and whether those that are there are alike."""
-    there = {package.name: package.version for package in packages}
-    versions = {name: there.get(name) for name in TOOLKIT}
-    present = [version for version in versions.values() if version]
-    return versions, upstream(present[0]) if present else None, len(set(map(upstream, present))) == 1 if present else None
+def toolkit(packages: Iterable[Package], found: Rules) -> Facts:
+    """Return the toolkit's packages: versions, the upstream one, whether they are alike, and what holds them."""
+    known = [package for package in packages if package.name in TOOLKIT]
+    # NVIDIA's pinning package for the driver means every name with nvidia in it, and by its versions the driver alone.
+    found = [rule for rule in found if not (rule[0] == "preference" and re.match(r"version [^0-9]*[0-9]{3}\b", rule[2] or ""))]
+    versions = {package.name: package.version for package in known}
+    present = list(map(upstream, filter(None, map(versions.get, TOOLKIT))))
+    holding = pins(found, known)
+    return {
+        "packages": {name: versions.get(name) for name in TOOLKIT},
+        "version": present[0] if present else None,
+        "lockstep": len(set(present)) == 1 if present else None,
+        "pinned": kept(known, holding) if known else None,
+        "pins": holding,
+        "broken": broken(known),
+    }
 
 
-def pins(root: str, family: str | None, packages: Iterable[Package]) -> list[Facts]:
-    """Return the rules that concern a package of the driver; a file that cannot be read has none."""
-    known = parts(packages)
-    rules: list[tuple[str, str, str | None, str | None]] = [("hold", package.name, None, None) for package in known if package.held]
-    for directory, pattern, told in _DNF if family == "rhel" else _APT:
-        for file in _sysfs.listing(root, directory):
-            if re.fullmatch(pattern, file):
-                rules += [(*rule, f"/{directory}/{file}") for rule in told(_sysfs.read(root, directory, file) or "")]
-    found = dict.fromkeys(rule for rule in rules if any(_concerns(rule[0], rule[1], package) for package in known))
-    return [dict(zip(("kind", "name", "value", "path"), rule)) for rule in found]
+def engine(packages: Iterable[Package], found: Rules) -> Facts:
+    """Return Docker's packages, where the one with the engine comes from, and what holds them."""
+    known = [package for package in packages if is_engine(package)]
+    return {
+        "packages": [{"name": package.name, "version": package.version} for package in known],
+        "origin": next((_ENGINES[package.name] for package in known if package.name in _ENGINES), None),
+        "pins": pins(found, known),
+        "broken": broken(known),
+    }
+
+
+def rules(root: str, family: str | None) -> Rules:
+    """Return all rules of the package manager that stand in files; a file that cannot be read has none."""
+    return [
+        (*rule, f"/{directory}/{file}")
+        for directory, pattern, told in (_DNF if family == "rhel" else _APT)
+        for file in _sysfs.listing(root, directory)
+        if re.fullmatch(pattern, file)
+        for rule in told(_sysfs.read(root, directory, file) or "")
+    ]
+
+
+def pins(found: Rules, known: Sequence[Package]) -> list[Facts]:
+    """Return the rules that concern one of some packages, the holds of the package manager first."""
+    every: Rules = [("hold", package.name, None, None) for package in known if package.held]
+    mine = dict.fromkeys(rule for rule in [*every, *found] if any(_concerns(rule[0], rule[1], package) for package in known))
+    return [dict(zip(("kind", "name", "value", "path"), rule)) for rule in mine]
 
 
 def _concerns(kind: str, name: str, package: Package) -> bool:
@@ -229,8 +276,10 @@ def _concerns(kind: str, name: str, package: Package) -> bool:
         with contextlib.suppress(re.error):
             return re.match(name, package.name) is not None
         return False
+    if kind == "module_stream":
+        return is_part(package.name)
     whole = package._replace(name=f"{package.name}-{package.version}")
-    return kind == "module_stream" or any(matches(name, form) for form in (package, whole))
+    return any(matches(name, form) for form in (package, whole))
 
 
 def preferences(text: str) -> Iterator[Rule]:

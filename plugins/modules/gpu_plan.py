@@ -60,11 +60,15 @@ options:
       - With V(host), plan the host that the task runs for.
       - With V(driver), plan the driver of that host alone and in full, as the role C(nvidia_driver) brings it, with packages, repositories,
         pins, files, services, who uses the GPUs, and how the driver gets into the kernel. C(driver) counts as applied then.
+      - With V(engine), plan the container engine of that host alone and in full, as the role C(container_engine) brings it, with packages,
+        repository, C(daemon.json), and who is cut off when Docker is restarted.
+      - With V(toolkit), plan the NVIDIA Container Toolkit of that host alone and in full, as the role C(nvidia_container_toolkit) brings
+        it, with packages, repository, pins, NVIDIA's runtime and the CDI specification. It decides for the engine that runs now.
       - With V(fleet), decide which one variant all GPU hosts among O(hosts) can run, and who holds the fleet back from a better one. Run
         it once (C(run_once)), after the hosts were observed or with cached facts; the result is RV(fleet). The other options are taken
         from the host that the task runs for, and O(gpus_of) tells what the hosts have of their own.
     type: str
-    choices: [host, driver, fleet]
+    choices: [host, driver, engine, toolkit, fleet]
     default: host
   hosts:
     description:
@@ -256,15 +260,152 @@ options:
         type: str
         choices: [never, if_needed]
         default: never
+  engine:
+    description:
+      - What is wanted of the container engine. The variable of the role C(container_engine) is C(container_engine_) and the name of the
+        setting.
+      - Only counts where C(engine) is in O(apply), but for O(engine.compose_min) and O(engine.cdi).
+    type: dict
+    default: {}
+    suboptions:
+      state:
+        description:
+          - V(present) brings a Docker that will do, and never replaces one that does. V(unmanaged) leaves everything as it is, and with
+            O(scope=engine) blocks nothing.
+        type: str
+        choices: [present, unmanaged]
+        default: present
+      source:
+        description:
+          - Where Docker comes from, V(distribution) or V(docker), its own repository.
+          - V(auto) is where the Docker that is there came from; where there is none, the distribution if it has Docker 25 and a compose
+            plugin of O(engine.compose_min), else Docker's repository.
+          - An engine that will do stays whatever its source. One that does not is taken from another source only where that is named here.
+        type: str
+        choices: [auto, distribution, docker]
+        default: auto
+      version:
+        description: Version of Docker such as V(28.5.2), or what it begins with, such as V(28), quoted. Empty for whatever will do.
+        type: str
+        default: ""
+      repository:
+        description:
+          - A mirror of the repository that Docker comes from.
+          - C(url), C(suite), C(components), C(key) (a URL, or a file on the controller) and C(fingerprint). Each that is left out is as
+            the collection knows it.
+        type: dict
+      packages:
+        description: Packages in place of those that the collection would take.
+        type: list
+        elements: str
+        default: []
+      compose_min:
+        description: Oldest version of the compose plugin that will do, quoted. When empty, V(2.24.0).
+        type: str
+        default: ""
+      hold:
+        description: Whether the packages are held (apt) or locked (dnf).
+        type: bool
+        default: false
+      cdi:
+        description:
+          - V(auto) sets C(features.cdi) in C(daemon.json) where a GPU is wanted and Docker does not use CDI. It blocks where somebody
+            switched it off there. V(true) sets it in any case, V(false) never.
+        type: str
+        choices: [auto, "true", "false"]
+        default: auto
+      live_restore:
+        description: Whether containers outlive the daemon (C(live-restore)). When empty, it stays as it is.
+        type: str
+        choices: ["", "true", "false"]
+        default: ""
+      daemon_config:
+        description: Keys that are merged into C(daemon.json). All that is there besides stays to the letter.
+        type: dict
+        default: {}
+      invalid_daemon_config:
+        description: What becomes of a C(daemon.json) that cannot be read. V(replace) keeps a copy of it.
+        type: str
+        choices: [refuse, replace]
+        default: refuse
+      restart:
+        description:
+          - Whether Docker may be restarted. V(if_idle), where no container would stop for it; V(if_needed), also where containers stop
+            for a moment, which are started again; V(never), not at all where it runs.
+          - A first start, and a reload, need no consent.
+        type: str
+        choices: [never, if_idle, if_needed]
+        default: if_idle
+  toolkit:
+    description:
+      - What is wanted of the NVIDIA Container Toolkit. The variable of the role C(nvidia_container_toolkit) is
+        C(nvidia_container_toolkit_) and the name of the setting.
+      - Only counts where C(toolkit) is in O(apply), but for O(toolkit.injection).
+    type: dict
+    default: {}
+    suboptions:
+      state:
+        description:
+          - V(present) brings the toolkit where there is a GPU. V(absent) takes it away with all that came with it; no service on the GPU
+            can be brought then. V(unmanaged) leaves everything as it is, and with O(scope=toolkit) blocks nothing.
+        type: str
+        choices: [present, absent, unmanaged]
+        default: present
+      version:
+        description:
+          - Exact version of the four packages such as V(1.19.1), quoted.
+          - When empty, one that is there and has no known container escape stays, and else the newest comes.
+        type: str
+        default: ""
+      allow_unsafe:
+        description: Whether O(toolkit.version) may be one with a known container escape, which is every one below 1.19.1.
+        type: bool
+        default: false
+      allow_downgrade:
+        description: Whether O(toolkit.version) may be older than what is installed.
+        type: bool
+        default: false
+      repository:
+        description:
+          - A mirror of NVIDIA's repository.
+          - C(url), C(suite), C(components), C(key) (a URL, or a file on the controller) and C(fingerprint). Each that is left out is as
+            the collection knows it.
+        type: dict
+      pin:
+        description: Whether the four packages are kept at their version, by preferences and holds (apt) or by locks (dnf).
+        type: bool
+        default: true
+      foreign_pins:
+        description: What becomes of holds and locks of others on these packages.
+        type: str
+        choices: [refuse, replace]
+        default: refuse
+      injection:
+        description:
+          - How containers get their GPUs. V(auto) is V(cdi) where Docker has it or can have it (25 or newer), else V(runtime), NVIDIA's
+            runtime for Docker.
+        type: str
+        choices: [auto, cdi, runtime]
+        default: auto
+      cdi_refresh:
+        description: Whether the units are switched on by which the toolkit keeps the CDI specification up to date (since 1.18).
+        type: bool
+        default: true
+      stale_specs:
+        description: What becomes of a CDI specification beside the one that counts. V(remove) keeps a copy of it.
+        type: str
+        choices: [keep, remove]
+        default: keep
   packages:
     description:
-      - For O(scope=driver), the answer of M(difyops.gpu.nvidia_packages_info). Before it was asked, the document says what to ask
+      - For O(scope=driver), O(scope=engine) and O(scope=toolkit), the answer of
+        M(difyops.gpu.nvidia_packages_info). Before it was asked, the document says what to ask
         (C(query)) and is not exact.
     type: dict
   repository_key:
     description:
-      - For O(scope=driver), the content of the repository's key file in base64, once the role has fetched it. It is refused where its
-        fingerprint is not the one that is expected.
+      - For O(scope=driver), O(scope=engine) and O(scope=toolkit), the content of the repository's key file in base64, once the role has
+        fetched it. It is refused where its fingerprint is not the one that is expected.
     type: str
     default: ""
   gpus:
@@ -464,6 +605,19 @@ EXAMPLES = r"""
     driver:
       version: "580.95.05"
 
+- name: Plan the engine alone, in full
+  difyops.gpu.gpu_plan:
+    scope: engine
+    engine:
+      source: docker
+      restart: if_needed
+
+- name: Plan the container toolkit alone, in full
+  difyops.gpu.gpu_plan:
+    scope: toolkit
+    toolkit:
+      version: "1.19.1"
+
 - name: Use two of the GPUs, and leave the others to somebody else
   difyops.gpu.gpu_plan:
     gpus: ["0", "0000:41:00.0"]
@@ -569,6 +723,18 @@ driver:
     - The driver's part of a host's plan in full. Every key is always there; docs/contracts.md describes each.
     - Also set as C(ansible_facts['gpu_driver']).
   returned: when O(scope=driver)
+  type: dict
+engine:
+  description:
+    - The engine's part of a host's plan in full. Every key is always there; docs/contracts.md describes each.
+    - Also set as C(ansible_facts['gpu_engine']).
+  returned: when O(scope=engine)
+  type: dict
+toolkit:
+  description:
+    - The toolkit's part of a host's plan in full. Every key is always there; docs/contracts.md describes each.
+    - Also set as C(ansible_facts['gpu_toolkit']).
+  returned: when O(scope=toolkit)
   type: dict
 fleet:
   description:

@@ -31,10 +31,11 @@ options:
       - V(verdict) prints a table with one line for each host, and what to do where something is wrong.
       - V(audit) is for a run that deploys nothing. It prints versions, plan and result of each host, what a deployment would
         change, all warnings with their codes, and what is not the same on all hosts.
-      - V(driver) prints what role P(difyops.gpu.nvidia_driver#role) would do to the driver of each host, in full.
-      - V(driver_outcome) prints a table of what became of the drivers.
+      - V(provision) prints what the roles P(difyops.gpu.nvidia_driver#role), P(difyops.gpu.container_engine#role) and
+        P(difyops.gpu.nvidia_container_toolkit#role) would do on each host, in full.
+      - V(provision_outcome) prints a table of what became of driver, engine and toolkit.
     type: str
-    choices: [plan, fleet, verdict, audit, driver, driver_outcome]
+    choices: [plan, fleet, verdict, audit, provision, provision_outcome]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.
@@ -77,8 +78,9 @@ notes:
   - An audit also reads C(ansible_facts['gpu_fleet']), the decision over all hosts, and the host variable
     C(gpu_audit_verdicts), a list of the verdicts on containers that are not the service's. A host comes out as the worst of
     its verdicts.
-  - V(driver) reads C(ansible_facts['gpu_driver']) of each host, and V(driver_outcome) its variable C(driver_outcome) as well, a
-    dictionary with C(status), C(before), C(after), C(message) and C(code). Its status is V(unchanged), V(changed),
+  - V(provision) reads C(ansible_facts['gpu_driver']), C(ansible_facts['gpu_engine']) and C(ansible_facts['gpu_toolkit']) of each host,
+    and V(provision_outcome) its variable C(provision_outcome) as well, a dictionary with C(driver), C(engine) and C(toolkit). Each is
+    null or a dictionary with C(status), C(before), C(after), C(message) and C(code). The status is V(unchanged), V(changed),
     V(reboot_required), V(blocked), V(failed) or V(unreachable).
   - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
@@ -105,9 +107,9 @@ EXAMPLES = r"""
     hosts: "{{ groups['all'] }}"
   run_once: true
 
-- name: Print what becomes of the drivers
+- name: Print what becomes of drivers, engines and toolkits
   difyops.gpu.gpu_report:
-    show: driver
+    show: provision
 
 - name: Fail when a host needs somebody
   ansible.builtin.assert:
@@ -119,8 +121,8 @@ RETURN = r"""
 records:
   description:
     - One record for each host, in the order of the hosts. Each has every key always.
-    - Those of V(driver) and V(driver_outcome) have C(schema), C(time), C(host), C(check), C(result), C(ok), C(message), C(code),
-      C(remedy), C(before), C(after), C(plan) and C(warnings); those of the others all but C(before) and C(after).
+    - Those of V(provision) and V(provision_outcome) have C(schema), C(time), C(host), C(check), C(result), C(ok), C(message), C(code),
+      C(remedy), C(before), C(after), C(parts), C(plan) and C(warnings); those of the others all but C(before), C(after) and C(parts).
   returned: always
   type: list
   elements: dict
@@ -221,17 +223,23 @@ records:
       type: str
       sample: difyops/dify-gpu:web-server-cuda12.6-v0.1.0
     before:
-      description: Of a driver's report, the version that was there before, null when none was.
-      returned: when O(show) is V(driver) or V(driver_outcome)
+      description: Of the first part of a host, its version before, null when none was there.
+      returned: when O(show) is V(provision) or V(provision_outcome)
       type: str
       sample: 535.288.01
     after:
-      description: Of a driver's report, the version that is there now, null when none is or it is not known.
-      returned: when O(show) is V(driver) or V(driver_outcome)
+      description: Of the first part of a host, its version now, null when none is there or it is not known.
+      returned: when O(show) is V(provision) or V(provision_outcome)
       type: str
       sample: 580.95.05
+    parts:
+      description: What became of C(driver), C(engine) and C(toolkit), each with C(status), C(before), C(after), C(message) and C(code);
+        null of a part that the run did not come to.
+      returned: when O(show) is V(provision) or V(provision_outcome)
+      type: dict
     plan:
-      description: The plan without the content of files, null when there is none. Of a driver's report, the plan of the driver.
+      description: The plan without the content of files, null when there is none. In a report of V(provision), the
+        plans of C(driver), C(engine) and C(toolkit).
       returned: always
       type: dict
       sample: {status: change, mode: gpu}

@@ -7,33 +7,54 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nvidia_packages_info
-short_description: Tell which NVIDIA driver a host could get from its package sources, and what that would change
+short_description: Tell which NVIDIA driver, container toolkit or Docker a host could get, and what that would change
 version_added: 0.1.0
 description:
-  - Asks the package manager of the host, apt or dnf 4, what it would do to bring one driver, or to take it away, without doing it.
+  - Asks the package manager of the host, apt or dnf 4, what it would do to bring one driver, or to take it away, without doing it;
+    with O(subject) the same of the container engine or of the container toolkit.
   - Of several sets of packages the first is chosen that can be installed with one version of the driver. What an installed
     driver has besides is brought to the same version, and what would be left of another driver is removed.
   - Reads the package lists as they are on the host and fetches nothing. Where a source was added, read its lists first.
   - With apt it simulates C(apt-get install --no-install-recommends), which needs no lock. Holds do not count, and no preferences
     for the driver's version but those of the question. With dnf it resolves in memory, without the plugin versionlock and
     without weak dependencies; excludes in its settings count.
-  - Is used by the role nvidia_driver, with a question that M(difyops.gpu.gpu_plan) has made.
+  - With O(subject=engine) and O(subject=toolkit) every package of a set comes in the version that the first one is found in, where
+    it has that, else in its newest. A version from before a release (such as C(1.20.0~rc.1)) is never taken. Where the set is Docker's
+    own and what is installed is the distribution's, or the other way round, those packages are removed that would lie in the same place.
+  - Is used by the roles nvidia_driver, container_engine and nvidia_container_toolkit, with questions that M(difyops.gpu.gpu_plan) has
+    made.
 author:
   - difyops.gpu authors (@difyops)
 options:
+  subject:
+    description: What the question is about. With V(engine) and V(toolkit) O(branch), O(also), O(patterns) and O(stream) are not used.
+    type: str
+    choices: [driver, engine, toolkit]
+    default: driver
   state:
-    description: Whether the driver is to be there, or is to go together with what it brought and nobody else needs.
+    description:
+      - Whether the driver or the toolkit is to be there, or is to go together with what it brought and nobody else needs.
+      - V(absent) cannot be asked of the engine.
     type: str
     choices: [present, absent]
     default: present
   branch:
-    description: Branch of the driver, three digits. Needed with O(state=present) where O(version) is not given.
+    description: Branch of the driver, three digits. Needed with O(subject=driver) and O(state=present) where O(version) is not given.
     type: str
   version:
-    description: Exact version of the driver, without the revision of a package.
+    description:
+      - Exact version of the driver, without the revision of a package.
+      - Of engine and toolkit the version of the first package of a set, or what it begins with, such as V(28).
     type: str
+  minimum:
+    description: With O(subject=engine) and O(subject=toolkit) the version of the first package of a set below which nothing is taken.
+    type: str
+  lockstep:
+    description: With O(subject=engine) and O(subject=toolkit) whether every package of a set has to be of the first one's version.
+    type: bool
+    default: false
   alternatives:
-    description: Sets of packages that make the driver, the preferred one first.
+    description: Sets of packages that make the driver, the engine or the toolkit, the preferred one first.
     type: list
     elements: list
     default: []
@@ -56,7 +77,8 @@ options:
   preferences:
     description:
       - With apt the text of a preferences file that counts in addition to those of the host. The file of the role nvidia_driver and,
-        where O(also) has V(pinning), that of an installed pinning package of NVIDIA do not count.
+        where O(also) has V(pinning), that of an installed pinning package of NVIDIA do not count. With another O(subject) the file of
+        its own role does not count.
     type: str
   timeout:
     description: Seconds that each program of apt, or dnf as a whole, gets to answer.
@@ -93,6 +115,22 @@ EXAMPLES = r"""
 - name: Ask what would go with the driver
   difyops.gpu.nvidia_packages_info:
     state: absent
+
+- name: Ask for the container toolkit in one version
+  difyops.gpu.nvidia_packages_info:
+    subject: toolkit
+    alternatives:
+      - [nvidia-container-toolkit, nvidia-container-toolkit-base, libnvidia-container-tools, libnvidia-container1]
+    minimum: 1.19.1
+    lockstep: true
+
+- name: Ask for a Docker of the distribution, else of Docker's repository
+  difyops.gpu.nvidia_packages_info:
+    subject: engine
+    alternatives:
+      - [docker.io, docker-cli, docker-compose, docker-buildx]
+      - [docker-ce, docker-ce-cli, containerd.io, docker-buildx-plugin, docker-compose-plugin]
+    minimum: "25.0"
 """
 
 RETURN = r"""
@@ -138,7 +176,9 @@ packages:
           components: [main, non-free]
           signed_by: /usr/share/keyrings/debian-archive-keyring.gpg
     available:
-      description: Versions of drivers that the sources have, by branch, the newest first; not of packages that only lead to another branch.
+      description:
+        - Versions of drivers that the sources have, by branch, the newest first; not of packages that only lead to another branch.
+        - Of engine and toolkit the versions of each package that was named, without epoch and revision, the newest first.
       returned: always
       type: dict
       sample: {"580": [580.105.08, 580.95.05]}
@@ -149,7 +189,8 @@ packages:
       sample: 0
     version:
       description:
-        - Version of the driver that the transaction leads to, whatever its packages are called.
+        - Version of the driver that the transaction leads to, whatever its packages are called; of engine and toolkit that of the first
+          package of the set that was chosen.
         - Where nothing was chosen, that of the first set that leads to another branch than was asked for, else null.
       returned: always
       type: str
@@ -187,7 +228,7 @@ packages:
       type: dict
       sample: {/usr: 12000, /boot: 300, /var: 12000}
     brought:
-      description: Packages that the role nvidia_driver noted as those it brought.
+      description: Packages that the role nvidia_driver, or that of the subject, noted as those it brought.
       returned: always
       type: list
       elements: str
@@ -207,9 +248,12 @@ from ansible_collections.difyops.gpu.plugins.module_utils import _package_query,
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "subject": {"type": "str", "choices": ["driver", "engine", "toolkit"], "default": "driver"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "branch": {"type": "str"},
             "version": {"type": "str"},
+            "minimum": {"type": "str"},
+            "lockstep": {"type": "bool", "default": False},
             "alternatives": {"type": "list", "elements": "list", "default": []},
             "also": {"type": "dict", "default": {}},
             "patterns": {"type": "list", "elements": "str", "default": []},

@@ -79,13 +79,17 @@ class Image:
     health: str | None = "/health"
 
 
-def render(service: Service, image: Image, labels: Mapping[str, str], devices: Sequence[str]) -> tuple[str, str]:
+def render(service: Service, image: Image, labels: Mapping[str, str], devices: Sequence[str], by_runtime: bool = False) -> tuple[str, str]:
     """Return the text of compose.yaml and the value of its config label. `devices` are CDI devices, none on the CPU.
+
+    With `by_runtime` the container gets them from NVIDIA's runtime, which takes the same names from an environment variable.
 
     The label is a digest of all the rest: a container that does not carry it was made from another text, even where the file on the host
     is right already (a run that was interrupted between writing the file and starting the service).
     """
     definition = _definition(service, image, dict(labels), devices)
+    if devices:
+        definition.update(_from_runtime(definition, devices) if by_runtime else _by_cdi(devices))
     document: dict[str, Any] = {"name": service.project, "services": {service.name: definition}, "volumes": {DATA_VOLUME: {}}}
     config = hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
     definition["labels"][CONFIG_LABEL] = config
@@ -116,10 +120,21 @@ def _definition(service: Service, image: Image, labels: dict[str, str], devices:
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}},
         "labels": dict(sorted(labels.items())),
     }
-    if devices:
-        request = {"driver": "cdi", "device_ids": list(devices), "capabilities": ["gpu"]}
-        definition["deploy"] = {"resources": {"reservations": {"devices": [request]}}}
     return definition
+
+
+def _by_cdi(devices: Sequence[str]) -> dict[str, Any]:
+    request = {"driver": "cdi", "device_ids": list(devices), "capabilities": ["gpu"]}
+    return {"deploy": {"resources": {"reservations": {"devices": [request]}}}}
+
+
+def _from_runtime(definition: Mapping[str, Any], devices: Sequence[str]) -> dict[str, Any]:
+    own = {
+        "NVIDIA_VISIBLE_DEVICES": ",".join(name.rpartition("=")[2] for name in devices),
+        # What computing takes (cuInit, NVML); graphics and video would bring more of the host's libraries.
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    }
+    return {"environment": dict(sorted({**definition["environment"], **own}.items())), "runtime": "nvidia"}
 
 
 def _healthcheck(image: Image, start_period_s: int) -> dict[str, Any]:

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _compose, _devices, _document, _driver, _plan_codes, _selector
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _compose,
+    _devices,
+    _document,
+    _driver,
+    _engine_settings,
+    _plan_codes,
+    _selector,
+    _toolkit_settings,
+    _toolkit_wanted,
+)
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit, Preference
@@ -40,6 +50,8 @@ class Wishes:
     features: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     driver: Settings = field(default_factory=Settings)
+    engine: _engine_settings.Settings = field(default_factory=_engine_settings.Settings)
+    toolkit: _toolkit_settings.Settings = field(default_factory=_toolkit_settings.Settings)
     apply: frozenset[str] = frozenset(PARTS)
     fleet: Mapping[str, Any] | None = None
     image_base: str = "python:3.12-slim-bookworm"
@@ -47,6 +59,15 @@ class Wishes:
     service: _compose.Service = field(default_factory=_compose.Service)
     context_digest: Callable[[], str] = lambda: ""
     today: datetime.date = field(default_factory=datetime.date.today)
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """The parts that the caller brings to their plan and that are not left alone by the operator's own word."""
+        unmanaged = {
+            "engine": self.engine.state == _engine_settings.UNMANAGED,
+            "toolkit": self.toolkit.state == _toolkit_settings.UNMANAGED,
+        }
+        return frozenset(part for part in self.apply if not unmanaged.get(part, False))
 
     @property
     def fleet_variant(self) -> str | None:
@@ -62,11 +83,16 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Gpus:
-    """How the GPUs of a host stand: which are used, what becomes of their driver, and what engine and toolkit lack for them."""
+    """How the GPUs of a host stand: which are used, what becomes of their driver, and what engine and toolkit lack for them.
+
+    `injection` is how containers get them. `toolkit` is what becomes of the toolkit, None where the caller leaves it.
+    """
 
     choice: _devices.Choice
     driver: _driver.Decision
     needs: tuple[Need, ...] = ()
+    injection: str = _toolkit_settings.CDI
+    toolkit: _toolkit_wanted.Decision | None = None
 
     @functools.cached_property
     def blocks(self) -> list[Block]:

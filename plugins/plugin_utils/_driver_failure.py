@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _plan_codes
 
 # Actions whose message is a sentence of ours already.
-_OURS = frozenset({"ansible.builtin.fail", "difyops.gpu.gpu_plan"})
+_OURS = frozenset({"ansible.builtin.fail", "difyops.gpu.gpu_plan", "difyops.gpu.docker_daemon_config"})
 _ARGUMENTS = "ansible.builtin.validate_argument_spec"
 # Actions that are a package manager, and commands that are.
 _MANAGERS = frozenset(
@@ -55,7 +55,7 @@ _CAUSES = (
     _Cause(
         _plan_codes.PACKAGES_LOCKED,
         "another process holds the lock of the package manager, and did not let go of it within {lock_timeout} s",
-        "Let it end, and run the same playbook again; nvidia_driver_lock_timeout says how long to wait",
+        "Let it end, and run the same playbook again; {role}_lock_timeout says how long to wait",
         re.compile(
             r"Failed to lock |Could not get lock|Unable to (?:acquire|lock) the |lockfile is held by|is locked by another|lock_timeout"
         ),
@@ -79,7 +79,7 @@ _CAUSES = (
     _Cause(
         _plan_codes.REPOSITORY_UNREACHABLE,
         "a repository cannot be reached or read",
-        "Mend the repository that is named (or set nvidia_driver_repository to a mirror that answers), and run the same playbook again",
+        "Mend the repository that is named (or set {role}_repository to a mirror that answers), and run the same playbook again",
         re.compile(
             r"Failed to (?:fetch|download|synchronize)|Could not (?:resolve|fetch updated apt files)|Cannot download|Unable to fetch"
             r"|Curl error|Cannot prepare internal mirrorlist|Errors during downloading|All mirrors were tried|404 +Not Found|NO_PUBKEY"
@@ -97,11 +97,11 @@ _OTHER = _Cause(
 )
 
 
-def explain(result: object, task: str, action: str, lock_timeout: int) -> dict[str, Any]:
+def explain(result: object, task: str, action: str, lock_timeout: int, role: str = "nvidia_driver") -> dict[str, Any]:
     """Return ``{code, message}`` for the result of a task that failed; code is None for what nobody expected to fail.
 
-    ``task`` and ``action`` are the task's name and its module, ``lock_timeout`` is how many seconds it waited for a lock. The message is
-    one line and ends with a full stop.
+    ``task`` and ``action`` are the task's name and its module, ``lock_timeout`` is how many seconds it waited for a lock, ``role`` is whose
+    variables the remedy names. The message is one line and ends with a full stop.
     """
     failed = _failed(result)
     if action in _OURS:
@@ -110,8 +110,8 @@ def explain(result: object, task: str, action: str, lock_timeout: int) -> dict[s
         return _sentence("; ".join(_document.texts(failed, "argument_errors")) or _document.text(failed, "msg") or "no message")
     if _is_manager(failed, action):
         cause, lines = _cause(_lines(failed))
-        what = cause.what.format(lock_timeout=lock_timeout)
-        return {"code": cause.code, "message": f"{what}: {_shown(lines)}. {cause.remedy}."}
+        what, remedy = cause.what.format(lock_timeout=lock_timeout), cause.remedy.format(role=role)
+        return {"code": cause.code, "message": f"{what}: {_shown(lines)}. {remedy}."}
     return {"code": None, "message": f"{task}: {_shown(_lines(failed))}."}
 
 

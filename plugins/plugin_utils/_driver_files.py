@@ -6,25 +6,30 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _driver_names, _driver_source, _openpgp
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _driver_names, _driver_source, _package_sources
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import BRANCH, NONE, NVIDIA, PRESENT, VERSION
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, Repository, Target
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import Target
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import (
+    APT,
+    DRIVER,
+    Rendered,
+    Repository,
+    rendered,
+    stanza,
+    stanzas,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
     from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
-APT_SOURCES = "/etc/apt/sources.list.d/difyops-nvidia-driver.sources"
-APT_KEY = "/etc/apt/keyrings/difyops-nvidia-driver.asc"
-PREFERENCES = "/etc/apt/preferences.d/difyops-nvidia-driver.pref"
+APT_SOURCES, APT_KEY, YUM_REPO, RPM_KEY = DRIVER.apt_sources, DRIVER.apt_key, DRIVER.yum_repo, DRIVER.rpm_key
+PREFERENCES = DRIVER.preferences
 BLOCKLIST = "/etc/apt/apt.conf.d/52difyops-nvidia-driver"
-YUM_REPO = "/etc/yum.repos.d/difyops-nvidia-driver.repo"
-RPM_KEY = "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-nvidia-driver"
 MODPROBE = "/etc/modprobe.d/difyops-nvidia-driver.conf"
 PERSISTENCED = "nvidia-persistenced"
 OF_REPOSITORY = (APT_SOURCES, APT_KEY, YUM_REPO, RPM_KEY)
@@ -32,15 +37,12 @@ OF_PINS = (PREFERENCES, BLOCKLIST)
 
 # From 1000 on apt goes back to an older version, which is what a pin is for.
 PRIORITY = 1001
-_MODE = "0644"
-_HEAD = "Managed by the role difyops.gpu.nvidia_driver: changes here are overwritten, and the file goes with state: absent."
+_HEAD = DRIVER.head
 # Suites that belong to a release, by what follows its name.
 _SUITE = re.compile(r"(?:-updates|-security|/updates)?")
 # What the answer has in place of a key that stands in a source itself.
 EMBEDDED = "embedded key"
 _RELEASE_NAMES = ("stable", "oldstable", "oldoldstable")
-
-Rendered = dict[str, str]
 
 
 class Pin(NamedTuple):
@@ -50,11 +52,6 @@ class Pin(NamedTuple):
     exact: bool
 
 
-def rendered(content: str) -> Rendered:
-    """Return a file in the form that the plan has."""
-    return {"content": content, "sha256": hashlib.sha256(content.encode()).hexdigest(), "mode": _MODE}
-
-
 def managed(host: Host) -> Mapping[str, Any]:
     """Return the files of the role that are on the host, by path."""
     return _document.mapping(host.facts, "driver", "managed")
@@ -62,8 +59,7 @@ def managed(host: Host) -> Mapping[str, Any]:
 
 def is_there(host: Host, path: str, file: Rendered) -> bool:
     """Whether a file is on the host as it should be."""
-    found = managed(host).get(path)
-    return _document.text(found, "sha256") == file["sha256"] and _document.text(found, "mode") in (None, file["mode"])
+    return _package_sources.is_there(managed(host), path, file)
 
 
 def ours(host: Host, settings: Settings) -> bool:
@@ -72,11 +68,6 @@ def ours(host: Host, settings: Settings) -> bool:
 
 
 # -- content ---------------------------------------------------------------------------------------------------------
-
-
-def sources(repository: Repository, signed_by: str) -> Rendered:
-    """Return apt's source for a repository; `signed_by` is the path of its key."""
-    return rendered(_stanzas([_stanza([repository.url], [repository.suite], repository.components.split(), signed_by)]))
 
 
 def components_added(here: Target, entries: Sequence[Mapping[str, Any]]) -> Rendered | None:
@@ -95,59 +86,19 @@ def components_added(here: Target, entries: Sequence[Mapping[str, Any]]) -> Rend
                 if _is_of(here, suite):
                     found.setdefault((uri.rstrip("/"), suite), set()).update(parts)
                     suites.setdefault((uri.rstrip("/"), suite), _document.text(entry, "signed_by") or "")
-    stanzas: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    lacks: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for (uri, suite), parts in found.items():
         lacking = tuple(name for name in here.components if name not in parts)
         if "main" in parts and lacking:
-            stanzas.setdefault((uri, suites[uri, suite], lacking), []).append(suite)
-    if not stanzas:
+            lacks.setdefault((uri, suites[uri, suite], lacking), []).append(suite)
+    if not lacks:
         return None
-    return rendered(_stanzas([_stanza([uri], names, lacking, key) for (uri, key, lacking), names in stanzas.items()]))
-
-
-def has_own(entries: Sequence[Mapping[str, Any]], url: str) -> bool:
-    """Whether the host has this repository already, in a file that is not ours."""
-    wanted = _same(url)
-    for entry in entries:
-        if _document.text(entry, "file") not in (APT_SOURCES, YUM_REPO) and wanted in map(_same, _document.texts(entry, "uris")):
-            return True
-    return False
-
-
-def has_ours(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a file of the role is among the sources that the package manager reads."""
-    return any(_document.text(entry, "file") in (APT_SOURCES, YUM_REPO) for entry in entries)
-
-
-def is_read(entries: Sequence[Mapping[str, Any]], files: Mapping[str, Rendered]) -> bool:
-    """Whether the package manager reads all repositories that are in rendered files of the role."""
-    text = "".join(file["content"] for path, file in files.items() if path in (APT_SOURCES, YUM_REPO))
-    wanted = {_same(url) for line in re.findall(r"(?m)^(?:URIs: |baseurl=)(.*)$", text) for url in line.split()}
-    ours_now = [entry for entry in entries if _document.text(entry, "file") in (APT_SOURCES, YUM_REPO)]
-    there = {_same(url) for entry in ours_now for url in _document.texts(entry, "uris")}
-    parts = {part for entry in ours_now for part in _document.texts(entry, "components")}
-    components = {part for line in re.findall(r"(?m)^Components: (.*)$", text) for part in line.split()}
-    return bool(wanted) and wanted <= there and components <= parts
-
-
-def yum_repo(repository: Repository) -> Rendered:
-    """Return dnf's file for a repository."""
-    return rendered(
-        f"# {_HEAD}\n[difyops-nvidia-driver]\nname=NVIDIA driver\nbaseurl={repository.url}\nenabled=1\n"
-        f"gpgcheck=1\ngpgkey=file://{RPM_KEY}\n"
-    )
+    return stanzas(DRIVER, [stanza([uri], names, lacking, key) for (uri, key, lacking), names in lacks.items()])
 
 
 def of_repository(here: Target, named: Repository) -> tuple[str, Rendered]:
     """Return path and content of the role's file for a repository that the options alone tell."""
-    if here.manager == APT:
-        return APT_SOURCES, sources(named, APT_KEY if named.key else here.keyring)
-    return YUM_REPO, yum_repo(named)
-
-
-def key(data: bytes) -> Rendered:
-    """Return the file of a repository's key. Raises _openpgp.KeyFileError."""
-    return rendered(_openpgp.armored(data))
+    return _package_sources.of_repository(DRIVER, here.manager, named, here.keyring)
 
 
 def preferences(pin: Pin, priority: int = PRIORITY) -> Rendered:
@@ -171,24 +122,9 @@ def modprobe() -> Rendered:
     return rendered(f"# {_HEAD}\nblacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n")
 
 
-def _stanzas(stanzas: Iterable[str]) -> str:
-    return "\n".join([f"# {_HEAD}\n{text}" if number == 0 else text for number, text in enumerate(stanzas)])
-
-
-def _stanza(uris: Sequence[str], suites: Sequence[str], components: Sequence[str], signed_by: str) -> str:
-    lines = ["Types: deb", f"URIs: {' '.join(uris)}", f"Suites: {' '.join(suites)}"]
-    lines += [f"Components: {' '.join(components)}"] if components else []
-    lines += [f"Signed-By: {signed_by}"] if signed_by else []
-    return "\n".join(lines) + "\n"
-
-
 def _is_of(here: Target, suite: str) -> bool:
     names = (here.codename, *_RELEASE_NAMES) if here.family == _driver_source.DEBIAN else (here.codename,)
     return any(suite.startswith(name) and _SUITE.fullmatch(suite[len(name) :]) for name in names)
-
-
-def _same(url: str) -> str:
-    return re.sub(r"^https?://", "", url).rstrip("/").lower()
 
 
 # -- what differs ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.module_utils import _packages
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import DISTRIBUTION, DKMS, OPEN, PREBUILT, PROPRIETARY
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, DEBIAN, RHEL, UBUNTU, Target
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import DEBIAN, RHEL, UBUNTU, Target
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import APT
 
 # From this branch on names of NVIDIA's repository for Ubuntu have no branch.
 UNSUFFIXED_SINCE = 590

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
@@ -14,14 +13,14 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _driver_files,
     _driver_names,
     _driver_source,
-    _openpgp,
+    _package_sources,
     _plan_codes,
 )
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_files import Rendered
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_names import Wanted
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import DISTRIBUTION, NONE, NVIDIA, PRESENT, VERSION, option_of
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, DNF, Repository
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_answer import Answer
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import APT, DNF, DRIVER, Needed, Repository
 
 if TYPE_CHECKING:
     from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
@@ -30,43 +29,6 @@ if TYPE_CHECKING:
 
 # Counts more than the role's own file of an earlier driver, which is still there while the transaction is tried.
 _TRIAL_PRIORITY = _driver_files.PRIORITY + 1
-
-
-class Answer:
-    """What nvidia_packages_info answered, read so that no answer can be a surprise."""
-
-    def __init__(self, packages: Mapping[str, Any]) -> None:
-        self.raw = packages
-        choice = packages.get("choice")
-        self.choice = choice if isinstance(choice, int) and not isinstance(choice, bool) and choice >= 0 else None
-        self.version = _document.text(packages, "version")
-        self.error = _document.text(packages, "error")
-        self.lists_at = _document.text(packages, "lists_at")
-        self.sources = _document.mappings(packages, "sources")
-        self.install = _named(packages, "install")
-        self.remove = _named(packages, "remove")
-
-    def available(self) -> dict[int, list[str]]:
-        """Return the driver versions that can be had, by branch, the newest branch first."""
-        found = _document.mapping(self.raw, "available")
-        known = {int(name): _document.texts(found, name) for name in found if isinstance(name, str) and name.isdecimal() and len(name) < 9}
-        return {branch: known[branch] for branch in sorted(known, reverse=True) if known[branch]}
-
-    def also(self, purpose: str) -> str | None:
-        """Return the package that was found for a purpose, None where none can be had."""
-        return _document.text(self.raw, "also", purpose)
-
-    def mib(self, *path: str) -> int | None:
-        """Return a size in MiB, None where it is not known."""
-        value = _document.at(self.raw, *path)
-        return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**40 else None
-
-
-def _named(packages: Mapping[str, Any], key: str) -> list[dict[str, str | None]]:
-    """Return the packages of a list, each with name, from and to."""
-    entries = _document.mappings(packages, key)
-    texts = [{part: _document.text(entry, part) for part in ("name", "from", "to")} for entry in entries]
-    return [entry for entry in texts if entry["name"]]
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------
@@ -163,20 +125,6 @@ def locks(host: Host) -> list[str]:
 # -- the repository --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Needed:
-    """A repository that the host is to have: its files, where its key comes from (None for keys that the host has), and what is wrong."""
-
-    files: Mapping[str, Rendered]
-    key: Mapping[str, str | None] | None
-    change: bool
-    block: Block | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the form that the plan has."""
-        return {"files": dict(self.files), "key": dict(self.key) if self.key is not None else None, "change": self.change}
-
-
 def repository(host: Host, settings: Settings, source: str, answer: Answer | None, key: bytes | None) -> Needed | None:
     """Return the repository that the host needs for a source of packages, None where its own sources will do or before they are known."""
     here = _driver_source.target(host)
@@ -189,14 +137,14 @@ def repository(host: Host, settings: Settings, source: str, answer: Answer | Non
             return None
         if _driver_files.EMBEDDED in added["content"]:
             return Needed({}, None, True, _embedded(here))
-        return _needed(host, answer, {_driver_files.APT_SOURCES: added}, None, None)
+        return _package_sources.as_needed(DRIVER, _driver_files.managed(host), answer.sources, {_driver_files.APT_SOURCES: added})
     file = _driver_files.APT_SOURCES if here.manager == APT else _driver_files.YUM_REPO
     if not settings.repository.url and file not in _driver_files.managed(host):
         # dnf has one source only, so whatever has the driver will do.
-        enough = here.manager == DNF and answer.choice is not None and not _driver_files.has_ours(answer.sources)
-        if enough or _driver_files.has_own(answer.sources, named.url):
+        enough = here.manager == DNF and answer.choice is not None and not _package_sources.has_ours(DRIVER, answer.sources)
+        if enough or _package_sources.has_own(DRIVER, answer.sources, named.url):
             return None
-    return _with_key(host, here, named, answer, file, key)
+    return _package_sources.needed(_wanted(host, here, named), answer.sources, key)
 
 
 def by_options(host: Host, settings: Settings, source: str, key: bytes | None) -> Needed | None:
@@ -210,39 +158,11 @@ def by_options(host: Host, settings: Settings, source: str, key: bytes | None) -
     path, content = _driver_files.of_repository(here, named)
     if path not in _driver_files.managed(host) or _driver_files.is_there(host, path, content):
         return None
-    return _with_key(host, here, named, Answer({}), path, key)
+    return _package_sources.needed(_wanted(host, here, named), [], key)
 
 
-def _with_key(host: Host, here: _driver_source.Target, named: Repository, answer: Answer, file: str, key: bytes | None) -> Needed:
-    path = _driver_files.APT_KEY if here.manager == APT else _driver_files.RPM_KEY
-    own = bool(named.key)
-    content = _driver_files.of_repository(here, named)[1]
-    fetched = {"source": named.key, "fingerprint": named.fingerprint, "path": path} if own else None
-    needed = _needed(host, answer, {file: content}, fetched, path if own else None)
-    if not own or not needed.change:
-        return needed
-    if named.fingerprint is None and "://" in named.key:
-        return Needed(needed.files, fetched, True, _nameless(named))
-    if key is None:
-        return needed
-    try:
-        found = _openpgp.fingerprints(key)
-        text = _driver_files.key(key)
-    except _openpgp.KeyFileError as exc:
-        return Needed(needed.files, fetched, True, _wrong(named, f"it {exc}"))
-    # A second key in the file would sign for the repository too.
-    if named.fingerprint is not None and set(found) != {named.fingerprint}:
-        return Needed(needed.files, fetched, True, _wrong(named, f"it has {', '.join(found)}"))
-    return Needed({**needed.files, path: text}, fetched, needed.change)
-
-
-def _needed(
-    host: Host, answer: Answer, files: Mapping[str, Rendered], key: Mapping[str, str | None] | None, key_path: str | None
-) -> Needed:
-    there = all(_driver_files.is_there(host, path, file) for path, file in files.items())
-    there = there and (key_path is None or key_path in _driver_files.managed(host))
-    # The facts are older than the answer: what the role has just added is among the sources already.
-    return Needed(files, key, not there and not _driver_files.is_read(answer.sources, files))
+def _wanted(host: Host, here: _driver_source.Target, named: Repository) -> _package_sources.Wanted:
+    return _package_sources.Wanted(DRIVER, here.manager, named, _driver_files.managed(host), here.keyring)
 
 
 def _embedded(here: _driver_source.Target) -> Block:
@@ -251,20 +171,6 @@ def _embedded(here: _driver_source.Target) -> Block:
     message = f"the host's own package sources lack {parts}, and have their key inside, so nothing can be added to them"
     remedy = f"add {parts} to the sources of {here.codename} in /etc/apt, or name a mirror in {option_of('repository')}"
     return Block("driver", _plan_codes.NO_SUCH_DRIVER, message, remedy)
-
-
-def _nameless(named: Repository) -> Block:
-    message = f"the fingerprint of the key {named.key} of the repository {named.url} is not known here, so nobody could tell a wrong key"
-    name = option_of("repository")
-    remedy = f"set fingerprint in {name} to the one that NVIDIA or whoever signs the repository names; gpg --show-keys shows that of a file"
-    return Block("driver", _plan_codes.WRONG_KEY, message, remedy)
-
-
-def _wrong(named: Repository, found: str) -> Block:
-    wanted_key = named.fingerprint or "any public key"
-    message = f"the key {named.key} of the repository {named.url} is not the one expected, {wanted_key}: {found}"
-    remedy = f"look who changed it before anything else; where the new key is right, set fingerprint in {option_of('repository')}"
-    return Block("driver", _plan_codes.WRONG_KEY, message, remedy)
 
 
 def stale_repository(host: Host, needed: Mapping[str, Any] | None, source: str | None, settled: bool) -> dict[str, None]:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _plan_codes
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import AUTO, DISTRIBUTION, NVIDIA, option_of
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import APT, DNF, Repository
 
 if TYPE_CHECKING:
     from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
     from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
-APT, DNF = "apt", "dnf"
 DEBIAN, UBUNTU, RHEL = "debian", "ubuntu", "rhel"
 TARGETS = "Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04, Enterprise Linux 9 and 10, and Amazon Linux 2023, on x86_64 and aarch64"
 
@@ -61,16 +61,6 @@ class Target(NamedTuple):
     components: tuple[str, ...] = ()
     keyring: str = ""
     kernel: str = ""
-
-
-class Repository(NamedTuple):
-    """Where packages come from. `components` is empty for a flat repository; `key` a URL, or a file on the controller, or empty."""
-
-    url: str
-    suite: str
-    components: str
-    key: str
-    fingerprint: str | None
 
 
 _NON_FREE = ("contrib", "non-free", "non-free-firmware")

@@ -15,22 +15,21 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _driver_module,
     _driver_names,
     _driver_query,
+    _package_answer,
     _plan_codes,
     _versions,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_names import FABRIC_MANAGER, HEADERS, PINNING, Wanted
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_query import Answer
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import DISTRIBUTION, DKMS, NVIDIA, PREBUILT, PRESENT, option_of
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, UBUNTU
+from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import UBUNTU
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_answer import Answer, few
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import APT, DRIVER
 
 if TYPE_CHECKING:
     from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
     from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
-# How many versions a sentence names, and what /boot should have for a new initramfs beside the old one.
-_NAMED = 5
-_BOOT_MIB = 64
 # The package dkms, not one of modules for it.
 _DKMS_ITSELF = re.compile(r"(?<![\w-])dkms(?![\w-])")
 # By NVIDIA's installation guide; the name of Oracle's package is from memory.
@@ -88,33 +87,8 @@ class _Asked(NamedTuple):
 
 
 def hindrances(answer: Answer, finishes: bool) -> list[Block]:
-    """Return what keeps the package manager from working at all: its lock, and packages of others that are half installed.
-
-    What an earlier run of the role left half installed (`finishes`), or brought, is the role's to finish.
-    """
-    found = []
-    lock = _document.mapping(answer.raw, "locked_by")
-    if _document.at(answer.raw, "locked_by") is not None:
-        who = f"process {lock.get('pid') or '?'} ({_document.text(lock, 'name') or 'name not known'})"
-        remedy = "wait until it has ended, then run again; a run waits for nvidia_driver_lock_timeout seconds"
-        found.append(Block("driver", _plan_codes.PACKAGES_LOCKED, f"the package manager is locked by {who}", remedy))
-    broken = [] if finishes else [entry for entry in _document.mappings(answer.raw, "broken") if not _is_ours(answer, entry)]
-    if broken:
-        names = [f"{_document.text(entry, 'name') or 'a package'} ({_document.text(entry, 'state') or 'broken'})" for entry in broken]
-        message = f"packages that are not the driver's are half installed, and nothing can be installed beside them: {_few(names)}"
-        remedy = "finish them first: dpkg --configure -a and apt-get --fix-broken install, or dnf check, say why they are not"
-        found.append(Block("driver", _plan_codes.PACKAGES_BROKEN, message, remedy))
-    return found
-
-
-def is_interrupted(answer: Answer) -> bool:
-    """Whether the package manager was killed in its work, so that it has to be told to tidy up first."""
-    return any(_document.text(entry, "name") == "dpkg" for entry in _document.mappings(answer.raw, "broken"))
-
-
-def _is_ours(answer: Answer, entry: Mapping[str, Any]) -> bool:
-    name = _document.text(entry, "name") or ""
-    return name == "dpkg" or _driver_names.is_driver(name) or name in _document.texts(answer.raw, "brought")
+    """Return what keeps the package manager from working at all: its lock, and packages of others that are half installed."""
+    return _package_answer.hindrances(DRIVER, "the driver", answer, finishes, _driver_names.is_driver)
 
 
 def of(host: Host, settings: Settings, wanted: Wanted, query: Mapping[str, Any], answer: Answer) -> Result:
@@ -130,7 +104,7 @@ def of(host: Host, settings: Settings, wanted: Wanted, query: Mapping[str, Any],
         *_fabric_manager(query, asked, answer),
         *_secure_boot(host, asked),
         *_headers(host, settings, asked, answer),
-        *_space(answer),
+        *_package_answer.space(DRIVER, answer, initramfs=True),
     ]
     return Result(None if blocks else _transaction(host, wanted, query, asked, answer), tuple(blocks))
 
@@ -209,10 +183,9 @@ def _not_to_be_had(settings: Settings, asked: _Asked, sets: Sequence[Sequence[st
         where = "NVIDIA's repository" if asked.wanted.source == NVIDIA else "the distribution"
         message = f"{option_of('kernel_modules')} is {PREBUILT}, and {where} has no prebuilt modules for this system"
         return Block("driver", _plan_codes.NO_SUCH_DRIVER, message, f"set {option_of('kernel_modules')} to auto or {DKMS}")
-    if answer.lists_at is None:
-        why = f": {answer.error}" if answer.error else ""
-        remedy = "look at the sources of packages on the host, and whether it reaches them; apt-get update and dnf makecache say more"
-        return Block("driver", _plan_codes.REPOSITORY_UNREACHABLE, f"there are no package lists on the host{why}", remedy)
+    unknown = _package_answer.no_lists(DRIVER, answer)
+    if unknown is not None:
+        return unknown
     leads = _versions.parse(answer.version)
     elsewhere = leads is not None and leads.major != asked.wanted.branch
     # Why each set of packages cannot be installed is worth reading only where the branch is there.
@@ -252,8 +225,8 @@ def _no_such_driver(settings: Settings, asked: _Asked, answer: Answer, message: 
         available = real or available
     same = available.pop(asked.wanted.branch, [])
     others = [versions[0] for versions in available.values()]
-    told = [f"of branch {asked.wanted.branch} there are {_few(same)}"] if same else []
-    told += [f"of other branches {_few(others)}"] if others else []
+    told = [f"of branch {asked.wanted.branch} there are {few(same)}"] if same else []
+    told += [f"of other branches {few(others)}"] if others else []
     have = f"; {'; '.join(told)}" if told else "; no driver at all can be had there"
     if _lacks_dkms(asked, answer):
         return Block("driver", _plan_codes.NO_SUCH_DRIVER, message + have, _EPEL)
@@ -268,10 +241,6 @@ def _lacks_dkms(asked: _Asked, answer: Answer) -> bool:
     """Whether dkms is what is missing, on a system where only another repository has it: Amazon Linux has it itself."""
     enterprise = asked.wanted.target.directory.startswith("rhel")
     return enterprise and _DKMS_ITSELF.search(answer.error or "") is not None
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _of_others(asked: _Asked, answer: Answer) -> list[Block]:
@@ -334,18 +303,3 @@ def _headers(host: Host, settings: Settings, asked: _Asked, answer: Answer) -> l
     message = f"the kernel modules are built on the host, and there are no headers for kernel {' and '.join(kernels)}"
     remedy = f"make {package} available, or boot a kernel whose headers can be had, then run again"
     return [Block("driver", _plan_codes.NO_HEADERS, f"{message}: {package} cannot be had", remedy)]
-
-
-def _space(answer: Answer) -> list[Block]:
-    """Return which file system is too small for the packages."""
-    needed, download = answer.mib("needed_mib") or 0, answer.mib("download_mib") or 0
-    free = {path: answer.mib("free_mib", path) for path in ("/usr", "/var", "/boot")}
-    # Two names with exactly the same space are one file system.
-    wants = {"/usr": needed + (download if free["/usr"] == free["/var"] else 0), "/var": download, "/boot": _BOOT_MIB if needed else 0}
-    known = [(path, space) for path, space in free.items() if space is not None]
-    short = [f"{path} has {space} MiB free and {wants[path]} are needed" for path, space in known if space < wants[path]]
-    if not short:
-        return []
-    message = f"there is not enough disk space for the packages: {'; '.join(short)}"
-    remedy = "free some, then run again; apt-get clean or dnf clean packages may be enough"
-    return [Block("driver", _plan_codes.NO_DISK_SPACE, message, remedy)]

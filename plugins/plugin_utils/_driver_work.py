@@ -23,14 +23,15 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _driver_state,
     _driver_transaction,
     _driver_wanted,
+    _package_answer,
     _plan_codes,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver import CONFIGURE, INSTALL, NONE, REMOVE, UPGRADE
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_query import Answer
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import ABSENT, KEEP, NVIDIA, UNMANAGED, option_of
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import APT, DNF
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_transaction import Transaction
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, warning
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_answer import Answer
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import APT, DNF, Needed
 
 if TYPE_CHECKING:
     from ansible_collections.difyops.gpu.plugins.plugin_utils._driver import Decision
@@ -218,7 +219,7 @@ def _bring(
     _add_repository(work, repository)
     if answer is not None:
         work.blocks += _driver_transaction.hindrances(answer, decision.finishes)
-        work.parts["repair"] = decision.repair or _driver_transaction.is_interrupted(answer)
+        work.parts["repair"] = decision.repair or _package_answer.is_interrupted(answer)
     if work.blocks:
         return None
     if answer is None or (repository is not None and repository.change):
@@ -227,7 +228,7 @@ def _bring(
     return _settle(work, host, settings, wanted, query, answer)
 
 
-def _add_repository(work: _Work, repository: _driver_query.Needed | None) -> None:
+def _add_repository(work: _Work, repository: Needed | None) -> None:
     work.parts["repository"] = repository.as_dict() if repository is not None else None
     work.blocks += [repository.block] if repository is not None and repository.block is not None else []
 
@@ -328,7 +329,7 @@ def _removal(host: Host, decision: Decision, packages: Mapping[str, Any] | None)
         work.parts["exact"] = False
         return work
     work.blocks += _driver_transaction.hindrances(answer, decision.finishes) + _driver_transaction.not_removable(host, answer)
-    work.parts["repair"] = decision.repair or _driver_transaction.is_interrupted(answer)
+    work.parts["repair"] = decision.repair or _package_answer.is_interrupted(answer)
     has_stream = here.manager == DNF and bool(_driver_query.rules(host, "module_stream"))
     work.parts["packages"] = _driver_transaction.removal(answer, reset=has_stream).as_dict()
     return work

@@ -64,10 +64,15 @@ _OF_THE_IMAGE = (
 )
 
 
+# The roles whose variables are the settings in dictionaries.
+_PREFIXES = {"driver": "nvidia_driver", "engine": "container_engine", "toolkit": "nvidia_container_toolkit"}
+
+
 def option(name: str) -> str:
     """Return an option of gpu_plan as every sentence names it: with the variable by which the playbook's users know it."""
-    if name.startswith("driver."):
-        return f"{name} (nvidia_{name.replace('.', '_')})"
+    part, _dot, setting = name.partition(".")
+    if setting:
+        return f"{name} ({_PREFIXES[part]}_{setting})"
     return f"{name} (dify_{'image_' if name in _OF_THE_IMAGE else ''}{name})"
 
 

@@ -35,7 +35,7 @@ def of_toolkit(host: Host, planned: str) -> Warnings:
     """Return the warnings about the container toolkit, save what its `planned` action will mend."""
     found: Warnings = []
     version = _document.text(host.facts, "toolkit", "version")
-    renewed = planned in (_platform.INSTALL, _platform.UPGRADE)
+    renewed = planned in (_platform.INSTALL, _platform.UPGRADE, "remove")
     if _toolkit.is_unsafe(version) and not renewed:
         found.append(warning(_plan_codes.TOOLKIT_UNSAFE, _platform.unsafe(version)))
     if _document.flag(host.facts, "toolkit", "lockstep") is False and not renewed:

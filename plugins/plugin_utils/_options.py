@@ -13,7 +13,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _driver_settings, _recipe, _selector
+from ansible_collections.difyops.gpu.plugins.plugin_utils import (
+    _devices,
+    _driver_settings,
+    _engine_settings,
+    _recipe,
+    _selector,
+    _toolkit_settings,
+)
 from ansible_collections.difyops.gpu.plugins.plugin_utils._compose import Service
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._planner import WishError, Wishes
@@ -55,6 +62,8 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         features=tuple(dict.fromkeys(options["require_features"])),
         gpus=_gpus(options["gpus"]),
         driver=_driver_settings.parse(options["driver"]),
+        engine=_engine_settings.parse(options.get("engine")),
+        toolkit=_toolkit_settings.parse(options.get("toolkit")),
         apply=frozenset(options["apply"]),
         fleet=options["fleet"],
         image_base=base,

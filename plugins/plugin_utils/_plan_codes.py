@@ -1,10 +1,11 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The codes of the decide phase, DG700 to DG799.
+"""The codes of the decide phase, DG700 to DG799, and those of engine and toolkit, DG800 to DG829.
 
 DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
-DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out.
+DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out. DG773, DG776, DG777, DG780 to
+DG784, DG787, DG788 and DG793 are told of engine and toolkit too. DG80x: the engine. DG81x: the toolkit, and how GPUs get into containers.
 Every code has an entry in docs/diagnosis.md. A code never changes its meaning and is never used again for another.
 """
 
@@ -104,6 +105,24 @@ REBOOT_TO_LOAD = "DG791"
 CONTAINERS_NOT_STARTED = "DG792"
 PACKAGES_FAILED = "DG793"
 
+NO_DOCKER_HERE = "DG801"
+SOURCE_TOO_OLD = "DG802"
+REMOVES_OTHERS = "DG803"
+ENGINE_RESTART = "DG806"
+DAEMON_CONFIG_UNREADABLE = "DG807"
+DAEMON_CONFIG_REFUSED = "DG808"
+ENGINE_DID_NOT_COME_BACK = "DG809"
+CONTAINERS_DO_NOT_RUN = "DG810"
+UNSAFE_VERSION = "DG811"
+DOWNGRADE = "DG812"
+NOT_IN_LOCKSTEP = "DG813"
+SPECIFICATION_NOT_MADE = "DG814"
+LEGACY_INJECTION = "DG815"
+SPECIFICATION_LEFT = "DG816"
+CONTAINERS_LOSE_GPU = "DG817"
+CDI_SWITCHED_OFF = "DG818"
+DAEMON_CONFIG_NOT_WRITTEN = "DG820"
+
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
         "No image variant fits this host",
@@ -156,8 +175,8 @@ CODES: dict[str, Code] = {
     NO_CPU_VARIANT: Code("The catalog has no CPU variant", "put the default variant cpu back into catalog (dify_image_catalog)"),
     NO_ENGINE: Code("No container engine", "install Docker Engine 25 or newer with the compose plugin"),
     ENGINE_NOT_RUNNING: Code("The container engine does not answer", "start it (systemctl start docker) and look at its journal"),
-    NO_COMPOSE: Code("Docker Compose is missing", "install the Docker Compose plugin, version 2.20 or newer"),
-    COMPOSE_TOO_OLD: Code("Docker Compose is too old", "upgrade the Docker Compose plugin to version 2.20 or newer"),
+    NO_COMPOSE: Code("Docker Compose is missing", "install the Docker Compose plugin, version 2.24 or newer"),
+    COMPOSE_TOO_OLD: Code("Docker Compose is too old", "upgrade the Docker Compose plugin to version 2.24 or newer"),
     CDI_OFF: Code(
         "The engine does not use CDI",
         'set {"features": {"cdi": true}} in /etc/docker/daemon.json and restart Docker (Docker 25 or newer; on by default from 28.2)',
@@ -321,5 +340,70 @@ CODES: dict[str, Code] = {
     ),
     PACKAGES_FAILED: Code(
         "The package manager ended with an error", "mend what its last lines say, then run again: what was begun is finished"
+    ),
+    NO_DOCKER_HERE: Code(
+        "Docker cannot be brought to this host",
+        "bring Docker 25 or newer with its compose plugin by other means, "
+        "and set engine.state (container_engine_state) to unmanaged; the documentation lists what is supported",
+    ),
+    SOURCE_TOO_OLD: Code(
+        "What the source of packages has is too old, or is not there",
+        "name another source in engine.source (container_engine_source), or another version",
+    ),
+    REMOVES_OTHERS: Code(
+        "Packages of others would be removed", "see what needs them, and remove them yourself where nobody does, then run again"
+    ),
+    ENGINE_RESTART: Code(
+        "A restart of Docker would stop running containers",
+        "set engine.restart (container_engine_restart) to if_needed, or stop the containers that are named, then run again",
+    ),
+    DAEMON_CONFIG_UNREADABLE: Code(
+        "Docker's configuration file cannot be read",
+        "correct /etc/docker/daemon.json by hand; "
+        "or set engine.invalid_daemon_config (container_engine_invalid_daemon_config) to replace, which keeps a copy",
+    ),
+    DAEMON_CONFIG_REFUSED: Code(
+        "Docker refuses its new configuration", "correct engine.daemon_config (container_engine_daemon_config) as Docker's own words say"
+    ),
+    ENGINE_DID_NOT_COME_BACK: Code(
+        "Docker did not come back after the change",
+        "the old configuration was put back; look at journalctl -u docker, mend the cause, then run again",
+    ),
+    CONTAINERS_DO_NOT_RUN: Code(
+        "Containers that ran before do not run again", "look at their logs and start them by hand when the cause is mended, or run again"
+    ),
+    UNSAFE_VERSION: Code(
+        "The toolkit version that was asked for has a known container escape",
+        "name 1.19.1 or newer in toolkit.version (nvidia_container_toolkit_version), or leave it empty",
+    ),
+    DOWNGRADE: Code(
+        "An older version than the installed one was asked for", "name the installed version or a newer one, or leave the version empty"
+    ),
+    NOT_IN_LOCKSTEP: Code(
+        "The toolkit's four packages cannot be had in one version",
+        "complete the mirror in toolkit.repository (nvidia_container_toolkit_repository), or name a version of which it has all four",
+    ),
+    SPECIFICATION_NOT_MADE: Code(
+        "No CDI specification could be made", "run nvidia-smi and then nvidia-ctk cdi generate on the host: their words say what is missing"
+    ),
+    LEGACY_INJECTION: Code(
+        "Containers get their GPUs the legacy way",
+        "upgrade Docker to 25 or newer (engine.source (container_engine_source): docker), which gives GPUs by CDI",
+    ),
+    SPECIFICATION_LEFT: Code(
+        "A stale or second CDI specification stays",
+        "remove the file, or set toolkit.stale_specs (nvidia_container_toolkit_stale_specs) to remove, which keeps a copy",
+    ),
+    CONTAINERS_LOSE_GPU: Code(
+        "Running containers lose their GPU at the next daemon-reload",
+        "that may be in this very run; recreate them afterwards (docker compose up --force-recreate), a restart helps until the next time",
+    ),
+    CDI_SWITCHED_OFF: Code(
+        "CDI is switched off in Docker's configuration",
+        "set engine.cdi (container_engine_cdi) to true to switch it on, "
+        "or toolkit.injection (nvidia_container_toolkit_injection) to runtime",
+    ),
+    DAEMON_CONFIG_NOT_WRITTEN: Code(
+        "Docker's configuration file cannot be written", "look at the disk and the attributes of /etc/docker/daemon.json, then run again"
     ),
 }

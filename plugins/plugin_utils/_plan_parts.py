@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _advice,
@@ -15,22 +15,32 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _devices,
     _document,
     _driver,
+    _engine,
     _host,
     _notices,
     _plan_codes,
-    _platform,
     _recipe,
     _require_cuda,
     _service,
+    _toolkit_settings,
+    _toolkit_wanted,
     _wheels,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
 from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import DEGRADED, GPU, Decision, Gpus, Wishes
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_guard import Guard
-from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need, warning
+from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, warning
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
 NOT_PART_OF_THIS_RUN = "left as it is: not part of this run"
+
+
+class Platform(NamedTuple):
+    """What becomes of engine and toolkit; None of a part that the caller leaves."""
+
+    engine: _engine.Decision | None
+    toolkit: _toolkit_wanted.Decision | None
+
 
 _retired = functools.lru_cache(maxsize=64)(_wheels.retired)
 
@@ -39,7 +49,9 @@ def device_names(host: Host, decision: Decision) -> dict[_devices.Use, str]:
     """Return the CDI device of everything that is used: one that is there, else the one that a new specification will have."""
     if decision.mode != GPU or decision.gpus is None:
         return {}
-    offered = set(_devices.offered(host.facts))
+    # NVIDIA's runtime looks for names in no specification.
+    by_cdi = decision.gpus.injection != _toolkit_settings.RUNTIME
+    offered = set(_devices.offered(host.facts)) if by_cdi else set()
     names = {}
     for use in decision.gpus.choice.uses:
         known = _devices.candidates(decision.gpus.choice, use)
@@ -109,6 +121,7 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
         "reason": decision.fit.reason,
         "expected": decision.driver is not None and decision.driver.changes,
         "devices": list(dict.fromkeys(devices.values())),
+        "injection": decision.gpus.injection if devices and decision.gpus is not None else None,
         "gpu_count": 1 if any(use.mig for use in devices) else len(devices),
         "require_cuda": _requirement(host, decision, variant),
         "build": build,
@@ -116,13 +129,13 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
 
 
 def _requirement(host: Host, decision: Decision, variant: Variant) -> dict[str, Any] | None:
-    """Return what the image's NVIDIA_REQUIRE_CUDA would say, and whether anybody asks: the service gets its GPUs by CDI."""
+    """Return what the image's NVIDIA_REQUIRE_CUDA would say, and whether anybody asks."""
     if variant.require_cuda is None or decision.driver is None or decision.driver.expected is None or decision.gpus is None:
         return None
     driver = decision.driver.expected
     gpus = [(card.gpu.compute_capability, _require_cuda.brand(card.name)) for card in decision.gpus.choice.cards]
     mode, version = (_document.text(host.facts, "toolkit", key) for key in ("mode", "version"))
-    enforced, why = _require_cuda.enforced(version, mode, _document.text(host.facts, "engine", "version"), "cdi")
+    enforced, why = _require_cuda.enforced(version, mode, _document.text(host.facts, "engine", "version"), decision.gpus.injection)
     try:
         result = _require_cuda.check_host(variant.require_cuda, driver.cuda, driver.version, gpus)
         satisfied, reason = result.satisfied, result.reason
@@ -147,7 +160,8 @@ def rendered_of(decision: Decision, devices: Mapping[_devices.Use, str], wishes:
         _compose.MODE_LABEL: decision.mode,
     }
     image = _compose.Image(variant.image, variant.port, variant.health)
-    content, config = _compose.render(wishes.service, image, labels, list(dict.fromkeys(devices.values())))
+    by_runtime = decision.gpus is not None and decision.gpus.injection == _toolkit_settings.RUNTIME
+    content, config = _compose.render(wishes.service, image, labels, list(dict.fromkeys(devices.values())), by_runtime)
     return _service.Rendered(wishes.service.compose_file, content, config, variant.health is not None)
 
 
@@ -157,15 +171,14 @@ def all_parts(
     decision: Decision,
     image: Mapping[str, Any] | None,
     rendered: _service.Rendered | None,
-    needs: Sequence[Need],
+    platform: Platform,
     blocks: Sequence[Block],
     wishes: Wishes,
 ) -> dict[str, dict[str, Any]]:
-    own = [need for need in needs if need.part in wishes.apply]
     parts: dict[str, dict[str, Any]] = {
         "driver": _driver_part(host, decision),
-        "engine": _platform.as_part(host, "engine", own, "Docker and its compose plugin are as needed"),
-        "toolkit": _platform.as_part(host, "toolkit", own, _toolkit_reason(decision)),
+        "engine": _platform_part(host, "engine", platform.engine, "Docker and its compose plugin are as needed"),
+        "toolkit": _platform_part(host, "toolkit", platform.toolkit, _toolkit_reason(decision)),
         "image": image_part(dify, image) if "image" in wishes.apply else _left(_document.text(image, "reference")),
         "dify": _dify_part(dify, image, rendered, wishes),
     }
@@ -177,6 +190,13 @@ def all_parts(
             # A role that looks at its own part only must not act on a blocked host either.
             part.update(action="blocked", reason=f"held back, because the plan is blocked ({blocks[0].code})")
     return parts
+
+
+def _platform_part(host: Host, name: str, decision: _engine.Decision | _toolkit_wanted.Decision | None, fine: str) -> dict[str, Any]:
+    version = _document.text(host.facts, name, "version")
+    if decision is None or decision.action == _engine.NONE:
+        return _part("none", version, version, fine)
+    return _part(decision.action, decision.before, decision.expects or decision.to, decision.reason)
 
 
 def _left(version: str | None) -> dict[str, Any]:
@@ -199,7 +219,10 @@ def _driver_part(host: Host, decision: Decision) -> dict[str, Any]:
 
 
 def _toolkit_reason(decision: Decision) -> str:
-    return "the engine can give the GPU to containers by CDI" if decision.mode == GPU else "not needed on the CPU"
+    if decision.mode != GPU:
+        return "not needed on the CPU"
+    by_runtime = decision.gpus is not None and decision.gpus.injection == _toolkit_settings.RUNTIME
+    return f"the engine can give the GPU to containers by {'NVIDIA' + chr(39) + 's runtime' if by_runtime else 'CDI'}"
 
 
 def image_part(dify: object, image: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -251,23 +274,32 @@ def reboot(host: Host, decision: Decision, blocks: Sequence[Block]) -> dict[str,
 
 
 def restart(
-    host: Host, dify: object, decision: Decision, parts: Mapping[str, Mapping[str, Any]], wishes: Wishes
+    host: Host, dify: object, decision: Decision, platform: Platform, parts: Mapping[str, Mapping[str, Any]], wishes: Wishes
 ) -> dict[str, Any]:
-    """Return what stops for a moment: an engine that is running and changed, a driver that is replaced, a service that is made anew."""
-    running = _document.flag(host.facts, "engine", "running") is True
-    engine = running and parts["engine"]["action"] in _platform.ACTIONS
+    """Return what stops for a moment: an engine that is restarted, a driver that is replaced, a service that is made anew."""
+    found = platform.engine
+    planned = parts["engine"]["action"] != "blocked"
+    engine = found is not None and planned and found.activation == _engine.RESTART
+    cut_off = found is not None and engine and found.cuts_off
     guard = decision.driver.guard if decision.driver is not None and parts["driver"]["action"] != "blocked" else None
     driver = guard is not None
     there = _document.text(_service.container_of(dify, wishes.service), "state") == "running"
-    service = there and (engine or driver or parts["dify"]["action"] == "update")
+    service = there and (cut_off or driver or parts["dify"]["action"] == "update")
     reasons = []
-    if engine:
-        reasons.append("the engine is changed, and with it every container of the host stops")
+    if engine and found is not None:
+        reasons.append(f"Docker is restarted, and {_stopped_with_docker(found)}")
     if guard is not None:
         reasons.append(f"the driver is changed, and {_stopped_on_the_gpu(guard)}")
     if service and parts["dify"]["action"] == "update":
         reasons.append("the service's container is made anew")
     return {"engine": engine, "service": service, "reasons": reasons}
+
+
+def _stopped_with_docker(engine: _engine.Decision) -> str:
+    if engine.guard is None:
+        return "no container stops for it"
+    names = ", ".join(sorted(container.name for container in engine.guard.containers))
+    return f"containers stop for a moment: {names}"
 
 
 def _stopped_on_the_gpu(guard: Guard) -> str:
@@ -294,6 +326,7 @@ def warnings(
     host: Host,
     dify: object,
     decision: Decision,
+    platform: Platform,
     parts: Mapping[str, Mapping[str, Any]],
     blocks: Sequence[Block],
     wishes: Wishes,
@@ -301,10 +334,20 @@ def warnings(
     found = _notices.of_host(host, decision.driver, wishes.driver, wishes.today)
     if host.present:
         found += _notices.of_toolkit(host, str(parts["toolkit"]["action"]))
+    found += _of_platform(host, decision, platform)
     found += decision.warnings
     retired = _retired(decision.fit.variant.wheel_index) if decision.fit is not None and decision.mode == GPU else None
     if retired is not None and not blocks:
         found.append(warning(_plan_codes.TORCH_RETIRED, retired))
     if not blocks and not isinstance(dify, Mapping):
         found.append(warning(_plan_codes.DIFY_NOT_OBSERVED, "what is deployed was not observed and is taken for not there"))
+    return found
+
+
+def _of_platform(host: Host, decision: Decision, platform: Platform) -> list[dict[str, str]]:
+    """Return what is worth knowing of engine and toolkit, whoever changes them."""
+    found = [*(platform.engine.warnings if platform.engine else ()), *(platform.toolkit.warnings if platform.toolkit else ())]
+    by_runtime = decision.mode == GPU and decision.gpus is not None and decision.gpus.injection == _toolkit_settings.RUNTIME
+    if by_runtime and not any(note["code"] == _plan_codes.LEGACY_INJECTION for note in found):
+        found.append(warning(_plan_codes.LEGACY_INJECTION, _toolkit_wanted.legacy(host)))
     return found

@@ -18,6 +18,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _devices,
     _document,
     _driver,
+    _engine,
     _features,
     _host,
     _notices,
@@ -25,6 +26,8 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _plan_parts,
     _platform,
     _selector,
+    _toolkit_settings,
+    _toolkit_wanted,
 )
 from ansible_collections.difyops.gpu.plugins.plugin_utils._catalog import Variant
 from ansible_collections.difyops.gpu.plugins.plugin_utils._decision import (
@@ -46,7 +49,19 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit
 
 # What the callers of the planner need to know of wishes.
-__all__ = ["CPU_FALLBACKS", "PARTS", "WHEN_NO_GPU", "WishError", "Wishes", "check", "driver_of", "gpus_of", "make_plan"]
+__all__ = [
+    "CPU_FALLBACKS",
+    "PARTS",
+    "WHEN_NO_GPU",
+    "WishError",
+    "Wishes",
+    "check",
+    "driver_of",
+    "engine_of",
+    "gpus_of",
+    "make_plan",
+    "toolkit_of",
+]
 
 SCHEMA = 1
 
@@ -60,6 +75,7 @@ _UNUSABLE = {
     _plan_codes.SICK_GPU,
     _plan_codes.DRIVER_IMPOSSIBLE,
     _plan_codes.CDI_OFF,
+    _plan_codes.CDI_SWITCHED_OFF,
     _plan_codes.NO_CDI_SPEC,
     _plan_codes.NO_CDI_DEVICE,
 }
@@ -86,11 +102,17 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
     decision = _decide(host, dify, variants, wishes)
     devices = _plan_parts.device_names(host, decision)
     image = _plan_parts.image_of(host, decision, devices, wishes)
-    needs = [*decision.needs, *(_engine_needs(host, dify, image, wishes) if host.observed else ())]
+    engine = _engine_decision(host, dify, decision, image, wishes)
+    toolkit = _toolkit_decision(host, decision, wishes)
+    left = _engine_needs(host, dify, image, wishes) if host.observed and engine is None else []
+    needs = [*decision.needs, *left]
     blocks = [*decision.blocks, *_unmet(needs, wishes, besides=decision.blocks)]
-    blocks += [*_unnamed(decision, devices, wishes), *_deployment_blocks(dify, image, needs, wishes)] if not blocks else []
+    blocks += [block for block in (*(engine.blocks if engine else ()), *(toolkit.blocks if toolkit else ())) if block not in blocks]
+    starts = engine is not None and engine.activation != _engine.NOTHING
+    blocks += [*_unnamed(decision, devices, wishes), *_deployment_blocks(dify, image, starts, wishes)] if not blocks else []
     rendered = _plan_parts.rendered_of(decision, devices, wishes) if not blocks and "dify" in wishes.apply else None
-    parts = _plan_parts.all_parts(host, dify, decision, image, rendered, needs, blocks, wishes)
+    platform = _plan_parts.Platform(engine, toolkit)
+    parts = _plan_parts.all_parts(host, dify, decision, image, rendered, platform, blocks, wishes)
     return {
         "schema": SCHEMA,
         "host": wishes.host,
@@ -103,9 +125,9 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
         "rejected": [{"variant": fit.variant.name, "code": fit.code, "reason": fit.reason} for fit in decision.rejected],
         "render": {"files": rendered.as_dict() if rendered else {}},
         "reboot": _plan_parts.reboot(host, decision, blocks),
-        "restart": _plan_parts.restart(host, dify, decision, parts, wishes),
+        "restart": _plan_parts.restart(host, dify, decision, platform, parts, wishes),
         "advice": {"driver": _plan_parts.driver_advice(host, decision.gpus, variants, wishes)},
-        "warnings": _plan_parts.warnings(host, dify, decision, parts, blocks, wishes),
+        "warnings": _plan_parts.warnings(host, dify, decision, platform, parts, blocks, wishes),
     }
 
 
@@ -180,6 +202,29 @@ def driver_of(host: Host, wishes: Wishes) -> _driver.Decision:
     return replace(found, blocks=(choice.block,))
 
 
+def engine_of(host: Host, wishes: Wishes) -> _engine.Decision:
+    """Return what becomes of the engine of any host, for a caller that changes engines and looks at nothing else."""
+    if not host.observed:
+        return _engine.Decision(blocks=(replace(_not_observed(), part="engine"),))
+    return _engine.decide(host, wishes.engine, wishes.toolkit, gpu=bool(host.present))
+
+
+def toolkit_of(host: Host, wishes: Wishes) -> _toolkit_wanted.Decision:
+    """Return what becomes of the toolkit of any host, for a caller that changes toolkits and looks at nothing else.
+
+    It decides for the engine that runs now, and a GPU that is broken stops nothing here.
+    """
+    if not host.observed:
+        return _toolkit_wanted.Decision(blocks=(replace(_not_observed(), part="toolkit"),))
+    if not host.present:
+        return _toolkit_wanted.decide(host, None, wishes.toolkit, None)
+    choice = _devices.choose(host, wishes.gpus)
+    chosen = choice if choice.block is None else _devices.choose(host, ())
+    injection = _engine.will_be(host, wishes.engine, wishes.toolkit, changed=False)
+    found = _toolkit_wanted.decide(host, chosen, wishes.toolkit, injection)
+    return found if choice.block is None or found.blocks else replace(found, blocks=(replace(choice.block, part="toolkit"),))
+
+
 def _not_observed() -> Block:
     return Block("driver", _plan_codes.NOT_OBSERVED, "nothing is known about this host's GPUs, driver and engine")
 
@@ -216,7 +261,14 @@ def gpus_of(host: Host, wishes: Wishes, selection: Sequence[str] | None = None) 
     """Return how the GPUs of a host with a GPU of ours stand. A `selection` of the host's own takes the place of that in the wishes."""
     choice = _devices.choose(host, wishes.gpus if selection is None else selection)
     driver = _driver.decide(host, choice.cards or host.present, wishes.driver, "driver" in wishes.apply, wishes.today)
-    return Gpus(choice, driver, tuple(_platform.gpu_needs(host, choice, driver.changes)))
+    changes = wishes.changes
+    coming = _engine.decide(host, wishes.engine, wishes.toolkit, gpu=True) if "engine" in changes else None
+    injection = (coming.injection if coming is not None else None) or _engine.will_be(host, wishes.engine, wishes.toolkit, changed=False)
+    toolkit = None
+    if "toolkit" in changes and wishes.toolkit.state != _toolkit_settings.ABSENT:
+        toolkit = _toolkit_wanted.decide(host, choice, wishes.toolkit, injection, driver.changes)
+    needs = [need for need in _platform.gpu_needs(host, choice, driver.changes, injection) if need.part not in changes]
+    return Gpus(choice, driver, tuple(needs), injection, toolkit)
 
 
 def _with_gpu(host: Host, variants: Sequence[Variant], named: Variant | None, wishes: Wishes) -> Decision:
@@ -232,7 +284,7 @@ def _with_gpu(host: Host, variants: Sequence[Variant], named: Variant | None, wi
             blocks.append(_no_fit_block(host, gpus, variants, rejected, wishes))
         fit, *others = (_in_our_words(one, gpus.driver, wishes) for one in (fit, *rejected))
         rejected = tuple(one for one in others if one is not None)
-    unmet = _unmet(gpus.needs, wishes)
+    unmet = [*_unmet(gpus.needs, wishes), *_platform_blocks(host, gpus, wishes)]
     found = Decision(GPU, fit, rejected, (*blocks, *unmet), gpus=gpus)
     if not found.blocks:
         return replace(found, warnings=(*_notices.of_choice(host, gpus.choice, wishes.gpus), *_fit_warnings(fit)))
@@ -240,6 +292,15 @@ def _with_gpu(host: Host, variants: Sequence[Variant], named: Variant | None, wi
     # A decision of the fleet or a mistake in the options says nothing about the GPU, which may be fine.
     if consented and all(block.code in _UNUSABLE and not block.by_wish for block in found.blocks):
         return _degraded(host, variants, found)
+    return found
+
+
+def _platform_blocks(host: Host, gpus: Gpus, wishes: Wishes) -> list[Block]:
+    """Return why the caller cannot bring to engine and toolkit what these GPUs need."""
+    found = list(gpus.toolkit.blocks) if gpus.toolkit is not None else []
+    if "engine" in wishes.changes:
+        engine = _engine.decide(host, wishes.engine, wishes.toolkit, gpu=True)
+        found += [block for block in engine.blocks if block.code == _plan_codes.CDI_SWITCHED_OFF]
     return found
 
 
@@ -361,18 +422,50 @@ def _fit_warnings(fit: Fit | None) -> tuple[dict[str, str], ...]:
 # --- what is in the way -----------------------------------------------------------------------------------------------
 
 
-def _engine_needs(host: Host, dify: object, image: Mapping[str, Any] | None, wishes: Wishes) -> list[Need]:
-    needs = _platform.engine_needs(host)
+def _builds(dify: object, image: Mapping[str, Any] | None, wishes: Wishes) -> bool:
+    """Whether an image is to be built on the host, as far as that is known."""
     # Before anybody looked, and where the look failed, nobody knows whether the image is there already.
     looked = dify != {} and _document.text(dify, "error") is None
-    if not needs and looked and image is not None and "image" in wishes.apply and _plan_parts.image_part(dify, image)["action"] == "build":
-        needs = _platform.buildx_needs(host)
-    return needs
+    return looked and image is not None and "image" in wishes.apply and _plan_parts.image_part(dify, image)["action"] == "build"
+
+
+def _engine_needs(host: Host, dify: object, image: Mapping[str, Any] | None, wishes: Wishes) -> list[Need]:
+    """Return what an engine lacks that the caller does not change."""
+    needs = _platform.engine_needs(host, wishes.engine.compose_min)
+    return needs or (_platform.buildx_needs(host) if _builds(dify, image, wishes) else [])
+
+
+def _engine_decision(
+    host: Host, dify: object, decision: Decision, image: Mapping[str, Any] | None, wishes: Wishes
+) -> _engine.Decision | None:
+    """Return what becomes of the engine, None where the caller leaves it."""
+    if "engine" not in wishes.changes or not host.observed:
+        return None
+    gpu = decision.mode == GPU and decision.gpus is not None
+    return _engine.decide(host, wishes.engine, wishes.toolkit, gpu, _builds(dify, image, wishes))
+
+
+def _toolkit_decision(host: Host, decision: Decision, wishes: Wishes) -> _toolkit_wanted.Decision | None:
+    """Return what becomes of the toolkit, None where the caller leaves it."""
+    if "toolkit" not in wishes.changes or not host.observed:
+        return None
+    if wishes.toolkit.state != _toolkit_settings.ABSENT:
+        used = decision.gpus if decision.mode == GPU else None
+        return used.toolkit if used is not None else _toolkit_wanted.decide(host, None, wishes.toolkit, None)
+    found = _toolkit_wanted.decide(host, None, wishes.toolkit, None)
+    asked = [part for part in ("image", "dify") if part in wishes.apply]
+    if decision.mode != GPU or decision.gpus is None or not asked:
+        return found
+    state = _toolkit_settings.option_of("state")
+    message = f"{state} is {_toolkit_settings.ABSENT}, and {' and '.join(asked)} of a service on the GPU cannot be brought without it"
+    remedy = f"set {state} to present, name the CPU variant in {option('variant')}, or take {' and '.join(asked)} out of apply"
+    block = Block("toolkit", _plan_codes.NO_CDI_SPEC, message, remedy, by_wish=True)
+    return replace(found, blocks=(*found.blocks, block))
 
 
 def _unmet(needs: Sequence[Need], wishes: Wishes, besides: Sequence[Block] = ()) -> list[Block]:
     """Return the blocks of what is missing and is not the caller's to bring, each once."""
-    missing = [need.block for need in needs if need.block is not None and (need.action is None or need.part not in wishes.apply)]
+    missing = [need.block for need in needs if need.block is not None and (need.action is None or need.part not in wishes.changes)]
     return [block for block in dict.fromkeys(missing) if block not in besides]
 
 
@@ -388,10 +481,10 @@ def _unnamed(decision: Decision, devices: Mapping[_devices.Use, str], wishes: Wi
     return [Block("dify", _plan_codes.NO_CDI_DEVICE, message, remedy)]
 
 
-def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, needs: Sequence[Need], wishes: Wishes) -> list[Block]:
+def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, starts: bool, wishes: Wishes) -> list[Block]:
     error = _document.text(dify, "error")
     # An engine that is to be installed or started first cannot have told anything.
-    if error and not any(need.part == _platform.ENGINE for need in needs):
+    if error and not starts:
         return [Block("dify", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}")]
     if image is not None and "dify" in wishes.apply and "image" not in wishes.apply and dify != {}:
         part = _plan_parts.image_part(dify, image)

@@ -5,26 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _devices, _document, _plan_codes, _toolkit, _versions
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block, Need
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
 ENGINE, TOOLKIT = "engine", "toolkit"
+RUNTIME, NVIDIA_RUNTIME = "runtime", "nvidia"
 INSTALL, UPGRADE, CONFIGURE = "install", "upgrade", "configure"
-# The strongest comes first: what is installed anew is neither upgraded nor configured besides.
-ACTIONS = (INSTALL, UPGRADE, CONFIGURE)
 
 # First toolkit whose nvidia-ctk writes CDI specifications for any engine.
 CTK_CDI_FLOOR = "1.13.0"
 
 _DOCKER = f"Docker {_toolkit.CDI_FLOOR} or newer"
-_COMPOSE = f"Compose {_toolkit.COMPOSE_FLOOR} or newer"
 _TOOLKIT = f"{_toolkit.FIRST_SAFE} or newer"
 
 
-def engine_needs(host: Host) -> list[Need]:
+def engine_needs(host: Host, compose_min: str = _toolkit.COMPOSE_FLOOR) -> list[Need]:
     """Return what is missing before any container can be run here, with a GPU or without."""
     engine = _document.mapping(host.facts, "engine")
     name, version = _document.text(engine, "name"), _document.text(engine, "version") or ""
@@ -37,11 +36,12 @@ def engine_needs(host: Host) -> list[Need]:
         why = _document.text(engine, "error") or "the Docker daemon is not running"
         return [_engine(CONFIGURE, "running", _plan_codes.ENGINE_NOT_RUNNING, f"Docker does not answer: {why}")]
     compose = _document.text(engine, "compose_version")
+    newer = f"Compose {compose_min} or newer"
     if compose is None:
-        return [_engine(UPGRADE, _COMPOSE, _plan_codes.NO_COMPOSE, "Docker has no compose plugin")]
-    if not _versions.at_least(compose, _toolkit.COMPOSE_FLOOR):
-        message = f"Docker Compose is {compose}; needed is {_toolkit.COMPOSE_FLOOR} or newer"
-        return [_engine(UPGRADE, _COMPOSE, _plan_codes.COMPOSE_TOO_OLD, message)]
+        return [_engine(UPGRADE, newer, _plan_codes.NO_COMPOSE, "Docker has no compose plugin")]
+    if not _versions.at_least(compose, compose_min):
+        message = f"Docker Compose is {compose}; needed is {compose_min} or newer"
+        return [_engine(UPGRADE, newer, _plan_codes.COMPOSE_TOO_OLD, message)]
     return []
 
 
@@ -53,9 +53,26 @@ def buildx_needs(host: Host) -> list[Need]:
     return [_engine(UPGRADE, "the buildx plugin", _plan_codes.NO_BUILDX, message)]
 
 
-def gpu_needs(host: Host, choice: _devices.Choice, driver_changes: bool) -> list[Need]:
-    """Return what is missing to give these GPUs to a container."""
+def gpu_needs(host: Host, choice: _devices.Choice, driver_changes: bool, injection: str) -> list[Need]:
+    """Return what is missing to give these GPUs to a container by CDI or by NVIDIA's runtime."""
+    if injection == RUNTIME and _document.flag(host.facts, ENGINE, "running"):
+        return _runtime_needs(host)
     return [*_cdi_needs(host), *_device_needs(host, choice), *_toolkit_wants(host, driver_changes)]
+
+
+def _runtime_needs(host: Host) -> list[Need]:
+    """Return what is missing where Docker gives out GPUs by NVIDIA's runtime. It takes no specification."""
+    version = _document.text(host.facts, TOOLKIT, "version")
+    wants = [Need(TOOLKIT, UPGRADE, _TOOLKIT, unsafe(version))] if _toolkit.is_unsafe(version) else []
+    if NVIDIA_RUNTIME in _document.texts(host.facts, ENGINE, "runtimes"):
+        return wants
+    block = next((need.block for need in _cdi_needs(host) if need.block is not None), None)
+    if block is None:
+        message = "Docker does not know NVIDIA's runtime, by which containers are to get their GPUs"
+        remedy = "run: nvidia-ctk runtime configure --runtime=docker, and reload Docker"
+        block = Block(TOOLKIT, _plan_codes.CDI_OFF, message, remedy)
+    action = CONFIGURE if version is not None else INSTALL
+    return [*wants, Need(TOOLKIT, action, "NVIDIA's runtime known to Docker", block.message, block)]
 
 
 def _engine(action: str | None, to: str, code: str, message: str) -> Need:
@@ -76,18 +93,24 @@ def _cdi_needs(host: Host) -> list[Need]:
 
 
 def _device_needs(host: Host, choice: _devices.Choice) -> list[Need]:
-    names = _devices.offered(host.facts)
-    lacking = [use for use in choice.uses if not set(_devices.candidates(choice, use)) & set(names)]
-    if not lacking:
+    message = lacking(host, choice)
+    if message is None:
         return []
-    if choice.everything or not names:
-        code, message = _plan_codes.NO_CDI_SPEC, _no_specification(host, choice)
-    else:
-        code = _plan_codes.NO_CDI_DEVICE
-        # The names of another strategy would only make the sentence longer.
-        wanted = "; ".join(f"{' or '.join(_devices.candidates(choice, use)[:2]) or 'none'} for {use.label}" for use in lacking)
-        message = f"the CDI specification has no device {wanted}; it has {', '.join(names)}"
+    code = _plan_codes.NO_CDI_SPEC if choice.everything or not _devices.offered(host.facts) else _plan_codes.NO_CDI_DEVICE
     return [_specification(host, message, Block(TOOLKIT, code, message))]
+
+
+def lacking(host: Host, choice: _devices.Choice) -> str | None:
+    """Return which device no CDI specification has, as a sentence; None where every one that is used is there."""
+    names = _devices.offered(host.facts)
+    without = [use for use in choice.uses if not set(_devices.candidates(choice, use)) & set(names)]
+    if not without:
+        return None
+    if choice.everything or not names:
+        return _no_specification(host, choice)
+    # The names of another strategy would only make the sentence longer.
+    wanted = "; ".join(f"{' or '.join(_devices.candidates(choice, use)[:2]) or 'none'} for {use.label}" for use in without)
+    return f"the CDI specification has no device {wanted}; it has {', '.join(names)}"
 
 
 def _no_specification(host: Host, choice: _devices.Choice) -> str:
@@ -128,21 +151,15 @@ def unsafe(version: str | None) -> str:
 
 def stale(host: Host) -> list[str]:
     """Return a sentence for every CDI specification that is out of date."""
-    found = []
-    for spec in _devices.specs_of(host.facts):
-        if _document.flag(spec, "stale"):
-            reasons = ", ".join(_document.texts(spec, "reasons")) or "no reason given"
-            found.append(f"{spec.get('path')} is out of date ({reasons})")
-    return found
+    return stale_sentences([spec for spec in _devices.specs_of(host.facts) if _document.flag(spec, "stale")])
 
 
-def as_part(host: Host, name: str, needs: Sequence[Need], fine: str) -> dict[str, str | None]:
-    """Return a part of the plan: what is to be done for its needs, or that it is `fine`."""
-    version = _document.text(host.facts, name, "version")
-    own = [need for need in needs if need.part == name and need.action is not None]
-    if not own:
-        return {"action": "none", "from": version, "to": version, "reason": fine}
-    action = min((need.action for need in own if need.action), key=ACTIONS.index)
-    targets = dict.fromkeys(need.to for need in own if need.action == action or need.part == ENGINE)
-    reasons = dict.fromkeys(need.reason for need in own)
-    return {"action": action, "from": version, "to": ", ".join(targets), "reason": "; ".join(reasons)}
+def stale_sentences(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each of these specifications, which are out of date."""
+    reasons = [", ".join(_document.texts(spec, "reasons")) or "no reason given" for spec in specs]
+    return [f"{spec.get('path')} is out of date ({reason})" for spec, reason in zip(specs, reasons)]
+
+
+def program(content: Mapping[str, Any]) -> str | None:
+    """Return what the runtime named nvidia of Docker's configuration file runs, None where it does not say."""
+    return _document.text(content, "runtimes", NVIDIA_RUNTIME, "path")

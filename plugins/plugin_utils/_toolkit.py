@@ -67,9 +67,9 @@ CDI_SCHEMA_070_FLOOR = "26.1.0"
 CDI_DEFAULT_SINCE = "28.2.0"
 GPUS_BY_CDI_SINCE = "29.2.0"
 
-# First release of Docker Compose that understands all that our project file says (a device request with driver cdi among it); the oldest
-# seen working is 2.26.1.
-COMPOSE_FLOOR = "2.20.0"
+# First release of Docker Compose that is deployed with: 2.20 understands all that our own project file says (a device request with driver
+# cdi among it), and that of Dify since 1.16 has an env_file that may be missing, which 2.24 is the first to know. 2.26.1 was seen working.
+COMPOSE_FLOOR = "2.24.0"
 
 CDI_KIND = "nvidia.com/gpu"
 

@@ -180,13 +180,21 @@ def diagnosis() -> list[Step]:
     return [Step("simulated hosts", command, tree.mirror(), report, live=True, environment={"PYTHONPATH": str(tree.COLLECTIONS)})]
 
 
+def _scenario(name: str, report: Path) -> list[Step]:
+    """A scenario of Molecule: it makes the fleet and provisions hosts; its verifier runs tests, and leaves their count in *report*."""
+    tree.mirror()
+    command = ["molecule", "test", "-s", name]
+    return [Step(f"molecule {name}", command, report=report, live=True, environment={"DIFYOPS_JUNITXML": str(report)})]
+
+
 def drivers() -> list[Step]:
     """Drivers on simulated hosts of every family of operating systems, and the genuine packages of Debian."""
-    tree.mirror()
-    report = LOGS / "drivers.xml"
-    # Molecule brings the fleet and the first drivers; its verifier runs the tests, and this is how their count comes out.
-    command = ["molecule", "test", "-s", "nvidia_driver"]
-    return [Step("molecule nvidia_driver", command, report=report, live=True, environment={"DIFYOPS_JUNITXML": str(report)})]
+    return _scenario("nvidia_driver", LOGS / "drivers.xml")
+
+
+def platform() -> list[Step]:
+    """Docker and the container toolkit on simulated hosts, from a bare one to containers that keep their GPUs."""
+    return _scenario("container_platform", LOGS / "platform.xml")
 
 
 def molecule() -> list[Step]:
@@ -198,7 +206,7 @@ def molecule() -> list[Step]:
 
 
 STAGES: dict[str, Callable[[], list[Step]]] = {
-    stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, drivers, molecule)
+    stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, drivers, platform, molecule)
 }
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from diagnosis.lab import ANSI, PLUGINS, REPO, STUB, Fleet, Host, Run
 
@@ -139,7 +139,7 @@ class Provision:
         """Return how the tasks ended whose names have these words."""
         return [one.status for one in self.run.results if one.host == self.host and words in one.task]
 
-    def ends(self, result: str, *words: str, code: str | None = None) -> Provision:
+    def ends(self, result: str, *words: str, code: str | None = None) -> Self:
         """Assert how the run ended on this host, and words of its sentence or its remedy."""
         record = self.record
         told = f"{json.dumps({key: value for key, value in record.items() if isinstance(value, (str, bool))})}\n{self.output[-6000:]}"
@@ -150,7 +150,7 @@ class Provision:
         assert "\n" not in text and "Traceback" not in self.output, told
         return self
 
-    def refuses(self, code: str, *words: str) -> Provision:
+    def refuses(self, code: str, *words: str) -> Self:
         """Assert that the run was blocked for this one reason, said why and what to do in these words, and changed nothing."""
         self.ends("blocked", *words, code=code)
         assert [entry["code"] for entry in self.plan["blocked"]] == [code], self.plan["blocked"]
@@ -158,7 +158,7 @@ class Provision:
         assert self.run.rc != 0
         return self
 
-    def warns(self, code: str, *words: str) -> Provision:
+    def warns(self, code: str, *words: str) -> Self:
         """Assert a warning of the first plan with these words."""
         found = " ".join(one["message"] for one in self.plans[0]["warnings"] if one["code"] == code)
         assert found and all(word in found for word in words), self.plans[0]["warnings"]
@@ -166,7 +166,13 @@ class Provision:
 
 
 class DriverFleet(Fleet):
-    """The fleet, and the playbook that provisions it."""
+    """The fleet, and the playbook that provisions it.
+
+    Attributes:
+        always: variables of every host.
+    """
+
+    always: ClassVar[dict[str, Any]] = {"provision_parts": ["driver"]}
 
     def provision(
         self, hosts: dict[str, dict[str, Any]], *arguments: str, playbook: Path = PLAYBOOK, timeout_s: float = 900
@@ -183,7 +189,7 @@ class DriverFleet(Fleet):
         return {name: Provision(run, name, [one["module"] for one in lines if one["host"] == name]) for name in hosts}
 
     def _inventory(self, hosts: dict[str, dict[str, Any]]) -> Path:
-        return self.inventory(**{name: {**REBOOTING, **variables} for name, variables in hosts.items()})
+        return self.inventory(**{name: {**REBOOTING, **self.always, **variables} for name, variables in hosts.items()})
 
     @staticmethod
     def _counting(counted: Path) -> dict[str, str]:

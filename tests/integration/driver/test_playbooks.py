@@ -46,7 +46,7 @@ def test_a_mixed_fleet_is_reported_and_one_host_does_not_stop_the_others(fleet: 
     assert runs["left-alone"].changed == 0
     assert runs["switched-off"].run.rc != 0, "a run with a host that is blocked or not reached ends red"
     # What an operator reads: every host in the report, with what became of it, and one line that sums it up.
-    report = output[output.rindex("DRIVERS of 5 hosts: "):]
+    report = output[output.rindex(" of 5 hosts: "):]
     for name in hosts:
         assert name in report, report
     for words in (BY_NAME["ubuntu"].old, "DG774", "581"):
@@ -83,7 +83,8 @@ def bad(fleet: DriverFleet) -> Iterator[DriverHost]:
 
 def run_there(host: DriverHost, *arguments: str, **wishes: object) -> tuple[int, str]:
     """Run the playbook on the host itself, over a local connection, and return its exit status and what it printed."""
-    variables = {**REBOOTING, **host.variables(**wishes), "ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    variables = {**REBOOTING, **host.fleet.always, **host.variables(**wishes), **local}
     inventory = json.dumps({"dify_gpu": {"hosts": {host.name: variables}}})
     host.sh(f"cat > /opt/controller/hosts.json <<'END'\n{inventory}\nEND")
     script = (
@@ -111,6 +112,8 @@ def test_a_host_that_is_its_own_controller_is_not_rebooted_under_itself(bad: Dri
 
 DEPLOY = REPO / "playbooks/deploy_dify.yml"
 SIMULATED_IMAGES = {
+    # The simulated host describes its GPUs by itself.
+    "nvidia_container_toolkit_state": "unmanaged",
     "dify_image_context": str(REPO / "tests/simhost/standin-image"),
     "dify_image_base": "difyops-demo/simulated-cuda-base:1",
     "dify_bind_address": "0.0.0.0",

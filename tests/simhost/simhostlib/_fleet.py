@@ -17,7 +17,7 @@ DEFAULT_FLEET = HERE / "fleets" / "demo.json"
 INNER_PORTS = {"ssh": 22, "api": 8000}
 IMAGES = ("python", "cuda")
 ASSETS = ("wheels", "models")
-HOST_KEYS = {"os", "profile", "set", "publish", "images", "mounts", "pynvml", "without", "repositories"}
+HOST_KEYS = {"os", "profile", "set", "publish", "images", "mounts", "pynvml", "without", "repositories", "engine"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Host:
     pynvml: bool = False
     without: list[str] = field(default_factory=list)
     repositories: bool = False
+    # False: the system could have one here, and the host has none until somebody brings it.
+    engine: bool = True
 
     def profile_text(self) -> str | None:
         """The profile with what the fleet file sets otherwise; None for a host without one."""
@@ -106,7 +108,10 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
         system=SYSTEMS[system],
         overrides=list(raw.get("set", [])),
         repositories=bool(raw.get("repositories", False)),
+        engine=SYSTEMS[system].engine and raw.get("engine", True),
     )
+    if not isinstance(raw.get("engine", True), bool):
+        raise SimhostError(f"{path}: `engine` of host {name} is true or false.")
     refuse_packages(made, made.profile_text())
     if made.images and not made.system.engine:
         raise SimhostError(f"{path}: host {name} is to get images, and {system} has no engine here.")

@@ -37,6 +37,18 @@ FLAGS = [
     "--tmpfs=/run",
     "--tmpfs=/tmp",
 ]
+# What `simhost reset` needs to give a host back the engine, or the lack of one, that it started with (simgpu_reset.py).
+ENGINE_FOLDER = "/var/lib/simhost-engine"
+ENGINE_CONFIG = "/etc/docker/daemon.json"
+# The engine of the image goes, with what came for it. /var/lib/docker is a mount, which stays and is empty.
+WITHOUT_ENGINE = [
+    "export DEBIAN_FRONTEND=noninteractive",
+    f"apt-get purge --yes -qq {_images.DOCKER_PACKAGES} > /dev/null",
+    "apt-get autoremove --purge --yes -qq > /dev/null",
+    "rm -rf /etc/docker /etc/containerd /var/lib/containerd /var/lib/docker/*",
+    "systemctl daemon-reload",
+    "systemctl reset-failed",
+]
 # Misc devices (major 10) that can be opened without side effects, best first. The default device list of Docker has
 # none of them, so a container gets the simulated GPU's nodes only when it is given them.
 BACKING_DEVICES = ("fuse", "autofs", "userfaultfd", "loop-control")
@@ -148,6 +160,11 @@ def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, P
 def _prepare(host: Host) -> None:
     """What differs between hosts of the same image; once, after the first boot (which installs packages too)."""
     steps = ["set -e", f"test ! -e {PREPARED} || exit 0", *host.system.prepare]
+    if host.engine:
+        steps += [f"mkdir -p {ENGINE_FOLDER}", f"cp -a {ENGINE_CONFIG} {ENGINE_FOLDER}/"]
+        steps.append(f"echo {_images.DOCKER_PACKAGES} > {ENGINE_FOLDER}/packages")
+    elif host.system.engine:
+        steps += WITHOUT_ENGINE
     if host.repositories:
         steps += _repository.prepare(host.system)
     if host.without:
@@ -178,7 +195,7 @@ def ssh_command(host: Host) -> list[str]:
 def wait_ready(host: Host) -> None:
     """Waits until systemd is up, SSH lets in and the engine inside answers, where there is one."""
     check = "systemctl is-system-running --wait"
-    if host.system.engine:
+    if host.engine:
         check += "; docker version --format '{{.Server.Version}}'"
     deadline = time.monotonic() + READY_SECONDS
     seen = "nothing answered on the SSH port"
@@ -198,6 +215,13 @@ def wait_ready(host: Host) -> None:
     command = ("journalctl", "--no-pager", "--quiet", "--priority=warning", "--lines=15")
     journal = docker("exec", host.container, *command, check=False, timeout=20)
     raise SimhostError(f"{host.name} did not get ready within {READY_SECONDS} s (last answer: {seen}).\n{failed}{journal}")
+
+
+def engine_answers(host: Host) -> bool:
+    """Whether the engine inside can be asked."""
+    # By a shell: where there is no such program, the engine outside says so on standard output.
+    command = ("exec", host.container, "sh", "-c", "docker version --format '{{.Server.Version}}' 2> /dev/null")
+    return bool(docker(*command, check=False, timeout=30).strip())
 
 
 def load_image(host: Host, name: str) -> None:
@@ -231,8 +255,10 @@ def up(fleet: Fleet, names: list[str]) -> None:
         _ensure_container(fleet, host, images[host.system.image], folders)
         wait_ready(host)
         _prepare(host)
-        for kind in host.images:
-            load_image(host, inner[kind])
+        # A host that starts without an engine gets its images by the next `up` after somebody brought one.
+        if host.engine or engine_answers(host):
+            for kind in host.images:
+                load_image(host, inner[kind])
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
         errors = [error for error in pool.map(lambda host: _attempt(start, host), hosts) if error]

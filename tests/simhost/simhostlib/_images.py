@@ -35,6 +35,7 @@ LABEL org.difyops.simulated=true
 """
 # Without an engine: Debian 12's cannot do CDI, and its hosts are for Debian's own NVIDIA packages.
 BARE_PACKAGES = "systemd systemd-sysv dbus python3 python3-apt openssh-server ca-certificates curl iproute2 kmod pciutils procps"
+DOCKER_PACKAGES = "docker.io docker-cli docker-compose docker-buildx containerd runc"
 ENGINE_PACKAGES = "python3-docker docker.io docker-cli docker-compose docker-buildx docker-registry iptables"
 # dnf for hosts that look like Enterprise Linux; the rest builds the stub repositories.
 RPM_PACKAGES = "dnf python3-dnf dnf-plugins-core python3-systemd rpm createrepo-c gnupg"

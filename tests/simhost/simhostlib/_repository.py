@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stub repositories of drivers: built once in a container, mounted into hosts, served by each host to itself."""
+"""The stub repositories: built once in a container, mounted into hosts, served by each host to itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUILDER = "host-rpm"
 SIMULATION = HERE / "host-image/files/usr/lib/simgpu"
 UNIT = f"""\
 [Unit]
-Description=Stub repositories of drivers (SIMULATED by tests/simhost); stopped, it is a mirror that cannot be reached
+Description=Stub repositories (SIMULATED by tests/simhost); stopped, it is a mirror that cannot be reached
 After=network.target
 
 [Service]
@@ -48,7 +48,7 @@ def ensure() -> Path:
         if target.is_dir():
             return target
         images, _inner = _images.build([BUILDER], [])
-        say("building the stub repositories of drivers")
+        say("building the stub repositories")
         part = base / "part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)

@@ -1,4 +1,4 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the stub repositories of drivers: SIMULATED packages with the names, versions and relations of the real ones."""
+"""Builds the stub repositories: SIMULATED packages of drivers, engine and container toolkit, named and related as the real ones."""

@@ -78,9 +78,11 @@ def _tar(files: dict[str, tuple[bytes, int]], links: dict[str, str]) -> bytes:
 def deb(package: Package) -> bytes:
     """The whole .deb: an ar archive of the format's version, the control files and the contents."""
     scripts = {name: (text.encode(), 0o755) for name, text in _scripts(package).items()}
+    lines = "".join(f"{path}\n" for path in package.config)
+    conffiles = {"conffiles": (lines.encode(), 0o644)} if lines else {}
     members = {
         "debian-binary": b"2.0\n",
-        "control.tar.gz": _tar({"control": (control(package).encode(), 0o644), **scripts}, {}),
+        "control.tar.gz": _tar({"control": (control(package).encode(), 0o644), **scripts, **conffiles}, {}),
         "data.tar.gz": _tar(package.files, package.links),
     }
     out = b"!<arch>\n"
@@ -136,8 +138,8 @@ def suites(root: Path, origin: str, component: str, packages: dict[str, list[Pac
         _release(folder, {**fields, "Description": "SIMULATED by tests/simhost"}, key)
 
 
-def flat(root: Path, origin: str, packages: list[Package], key: list[str]) -> None:
+def flat(root: Path, origin: str, packages: list[Package], key: list[str], label: str = "NVIDIA CUDA") -> None:
     """A flat repository, as NVIDIA's are: its source line ends in `/`."""
     text = _index(root, packages, ".", "./")
     _write_index(root, text)
-    _release(root, {"Origin": origin, "Label": "NVIDIA CUDA", "Architecture": "x86_64", "Description": "SIMULATED by tests/simhost"}, key)
+    _release(root, {"Origin": origin, "Label": label, "Architecture": "x86_64", "Description": "SIMULATED by tests/simhost"}, key)

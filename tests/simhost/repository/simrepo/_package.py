@@ -31,6 +31,8 @@ class Package:
     installed_kib: int = 64
     files: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    # Those of the files that an administrator may edit: an upgrade keeps what he wrote.
+    config: list[str] = field(default_factory=list)
     # Shell commands: after the package is configured, before it goes, after it has gone.
     configured: str = ""
     removing: str = ""

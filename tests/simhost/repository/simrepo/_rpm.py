@@ -21,7 +21,7 @@ DRIVER_EPOCH = 3
 
 
 # Below them everything is a package's own.
-OWN_FOLDERS = ("/usr/src/", "/usr/lib/firmware/nvidia", "/usr/lib/modules/")
+OWN_FOLDERS = ("/usr/src/", "/usr/lib/firmware/nvidia", "/usr/lib/modules/", "/etc/nvidia-container-toolkit")
 
 
 class Stream(NamedTuple):
@@ -68,7 +68,8 @@ def _section(package: Package, root: Path) -> tuple[str, str]:
         target = root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-        files.append(f"%attr({mode:04o}, root, root) {path}")
+        kept = "%config(noreplace) " if path in package.config else ""
+        files.append(f"{kept}%attr({mode:04o}, root, root) {path}")
     for path, to in package.links.items():
         link = root / path.lstrip("/")
         link.parent.mkdir(parents=True, exist_ok=True)

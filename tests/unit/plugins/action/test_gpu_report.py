@@ -168,16 +168,16 @@ def test_drivers_and_what_became_of_them(printed: list[str], tmp_path: pathlib.P
     hosts = {
         "a": {
             "ansible_facts": {"gpu_driver": document},
-            "driver_outcome": {"status": "changed", "before": "535.288.01", "after": "580.95.05"},
+            "provision_outcome": {"driver": {"status": "changed", "before": "535.288.01", "after": "580.95.05"}},
         },
-        "b": {"ansible_facts": {}, "driver_outcome": {"status": "unreachable", "message": "no route to host"}},
+        "b": {"ansible_facts": {}, "provision_outcome": {"driver": {"status": "unreachable", "message": "no route to host"}}},
     }
-    result = report(variables(hosts), show="driver", path=str(tmp_path / "drivers.jsonl"))
+    result = report(variables(hosts), show="provision", path=str(tmp_path / "drivers.jsonl"))
     assert [record["result"] for record in result["records"]] == ["planned", "unreachable"]
     assert (result["failed_hosts"], result["changed"]) == (["b"], False)
     assert "upgrade 535.288.01 -> 580.95.05 (asked for)" in printed[0]
     assert [json.loads(line)["host"] for line in (tmp_path / "drivers.jsonl").read_text().splitlines()] == ["a", "b"]
-    result = report(variables(hosts), show="driver_outcome")
+    result = report(variables(hosts), show="provision_outcome")
     assert [record["result"] for record in result["records"]] == ["changed", "unreachable"]
     assert result["summary"]["changed"] == 1
     assert "no route to host" in printed[1]

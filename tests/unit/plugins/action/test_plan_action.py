@@ -13,7 +13,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.difyops.gpu.plugins.action import gpu_plan
 from ansible_collections.difyops.gpu.plugins.modules import gpu_plan as stub
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_settings, _driver_work
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_settings, _driver_work, _engine_settings, _toolkit_settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import A10, V100, applied, gpu, nvidia, without_gpu
 
 
@@ -120,8 +120,8 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"driver": "upgrade"}, "driver must be a dictionary; found text"),
         ({"driver": {"policy": "latest"}}, "driver.policy (nvidia_driver_policy) must be one of auto, keep, install"),
         ({"driver": {"brnch": 580}}, "driver has brnch, which is none of its settings: branch, busy"),
-        ({"packages": {"manager": "apt"}}, "packages is for scope driver only"),
-        ({"repository_key": "a2V5"}, "repository_key is for scope driver only"),
+        ({"packages": {"manager": "apt"}}, "packages is for scopes driver, engine and toolkit only"),
+        ({"repository_key": "a2V5"}, "repository_key is for scopes driver, engine and toolkit only"),
         ({"min_cuda": 12.1}, "min_cuda (dify_image_min_cuda) must be quoted in YAML"),
         ({"min_cuda": "12"}, "min_cuda (dify_image_min_cuda) must be a CUDA version with one dot"),
         ({"min_cuda": "12.8", "max_cuda": "12.4"}, "no CUDA is in between"),
@@ -202,6 +202,15 @@ def test_the_documentation_has_the_settings_of_a_driver():
     assert set(repository) == {field.name for field in dataclasses.fields(_driver_settings.Repository)}
 
 
+@pytest.mark.parametrize("name, settings", [("engine", _engine_settings), ("toolkit", _toolkit_settings)])
+def test_the_documentation_has_the_settings_of_engine_and_toolkit(name, settings):
+    documented = yaml.safe_load(stub.DOCUMENTATION)["options"][name]["suboptions"]
+    assert set(documented) == set(settings.NAMES)
+    told = {key: [choice for choice in option["choices"] if choice] for key, option in documented.items() if "choices" in option}
+    assert told == {key: list(choices) for key, choices in settings.CHOICES.items()}
+    assert settings.parse({key: option["default"] for key, option in documented.items() if "default" in option}) == settings.Settings()
+
+
 def test_the_documented_examples_are_accepted(context):
     fleet = decide(context, {"h1": nvidia()})
     for task in yaml.safe_load(stub.EXAMPLES):
@@ -210,6 +219,9 @@ def test_the_documented_examples_are_accepted(context):
         options = task["difyops.gpu.gpu_plan"] or {}
         if options.get("scope") == "driver":
             assert plan_driver(nvidia(), **options)["status"] in ("change", "blocked")
+        elif options.get("scope") in ("engine", "toolkit"):
+            made = {"engine": gpu_plan.plan_engine, "toolkit": gpu_plan.plan_toolkit}[options["scope"]]
+            assert made(gpu_plan.validated(options), {"nvidia": nvidia()}, "h1")["status"] in ("ok", "change")
         elif options.get("scope") == "fleet":
             assert decide(context, {"h1": nvidia()}, **options)["status"] == "ok"
         else:
@@ -319,7 +331,7 @@ def test_what_the_role_has_fetched_reaches_the_work(monkeypatch):
 
     def make(_host, decision, settings, packages, _today, key=None):
         seen.update(action=decision.action, version=settings.version, packages=packages, key=key)
-        return {"warnings": []}
+        return {"status": "change", "warnings": []}
 
     monkeypatch.setattr(_driver_work, "make", make)
     key = base64.b64encode(b"-----BEGIN").decode()

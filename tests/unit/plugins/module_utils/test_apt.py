@@ -421,7 +421,7 @@ def test_the_other_flavour_of_modules_goes(upgraded):
 def test_rules_of_others_and_our_own_do_not_count(upgraded):
     preferences = upgraded.root / "etc/apt/preferences.d"
     (preferences / "foreign.pref").write_text("Package: *nvidia*\nPin: version 580.95.05*\nPin-Priority: 1001\n")
-    (preferences / _apt.OWN_PREFERENCES).write_text("Package: *\nPin: release *\nPin-Priority: -1\n")
+    (preferences / "difyops-nvidia-driver.pref").write_text("Package: *\nPin: release *\nPin-Priority: -1\n")
     upgraded._status = [text.replace("install ok installed", "hold ok installed") for text in upgraded._status]
     told = upgraded.ask(version="580.178.04", alternatives=[alternative(580, flavour="")])
     assert (told["choice"], told["version"], told["error"]) == (0, "580.178.04", None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import socketserver
 import threading
 import time
@@ -43,6 +44,7 @@ def test_recorded_engines(name, version, cdi, runtimes):
         "cdi_spec_dirs": cdi,
         "cgroup_driver": "cgroupfs",
         "cgroup_version": "1",
+        "live_restore": False,
     }
 
 
@@ -146,7 +148,7 @@ def test_docker_that_was_stopped(programs, tmp_path):
     programs("dockerd", "true")
     facts, _names = gathered(tmp_path)
     assert (facts["name"], facts["running"], facts["version"], facts["cdi_enabled"]) == ("docker", False, None, None)
-    assert facts["gpu_containers"] is None
+    assert facts["gpu_containers"] is facts["containers"] is facts["live_restore"] is None
     assert facts["error"] == f"The container engine does not answer: {tmp_path}/var/run/docker.sock: No such file or directory."
 
 
@@ -199,6 +201,21 @@ def test_no_engine(programs, tmp_path):
     programs("docker", "echo 1.2.3")  # the command alone is a client
     facts, _names = gathered(tmp_path)
     assert (facts["name"], facts["running"], facts["error"]) == (None, False, None)
+
+
+@pytest.mark.parametrize(
+    ("hint", "name"), [(None, None), ("snap/docker", "docker"), ("etc/systemd/system/docker.service", "docker"), ("bin/dockerd", "docker")]
+)
+def test_a_socket_that_an_engine_left_behind(programs, tmp_path, hint, name):
+    place = tmp_path / "var/run/docker.sock"
+    place.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+    if hint:
+        (tmp_path / hint).parent.mkdir(parents=True, exist_ok=True)
+        programs("dockerd", "true") if hint == "bin/dockerd" else (tmp_path / hint).touch()
+    facts, _names = gathered(tmp_path)
+    assert (facts["name"], bool(facts["error"])) == (name, name is not None)
 
 
 def test_podman(programs, tmp_path):
@@ -327,7 +344,30 @@ def test_the_containers_of_an_engine(engine, tmp_path):
         "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"],
         "auto_remove": None,
     }
+    assert [one["name"] for one in facts["containers"]] == [document["Name"][1:] for document in documents]
+    assert facts["containers"][5] == {
+        "id": f"{6:064x}",
+        "name": "c6",
+        "image": "img",
+        "restart_policy": "no",
+        "auto_remove": None,
+        "project": None,
+    }
     assert _engine.granted(container(9, Privileged=True, AutoRemove=True), set(), ["/dev/nvidia0"])["auto_remove"] is True
+
+
+def test_what_becomes_of_a_container_when_the_engine_stops():
+    document = container(1, RestartPolicy={"Name": "on-failure", "MaximumRetryCount": 3}, AutoRemove=False)
+    document["Config"]["Labels"] = {"com.docker.compose.project": "dify-gpu", "x": "y"}
+    told = _engine.container(document)
+    assert (told["restart_policy"], told["auto_remove"], told["project"]) == ("on-failure", False, "dify-gpu")
+    assert _engine.container(container(1, RestartPolicy={"Name": ""}))["restart_policy"] == "no"
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_live_restore(said):
+    info = {**recorded("26.1.5"), "LiveRestoreEnabled": said}
+    assert _engine.describe(info)["live_restore"] is said
 
 
 OUTER, INNER = "a" * 64, "b" * 64

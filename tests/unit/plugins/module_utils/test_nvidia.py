@@ -53,10 +53,11 @@ CONTRACT = {
         "reboot_reasons", "fabric_manager", "persistenced", "users", "broken", "managed", "journal",
     },
     "nvml": {"source", "error", "attempts"},
-    "toolkit": {"packages", "version", "lockstep", "mode", "cdi"},
+    "toolkit": {"packages", "version", "lockstep", "pinned", "pins", "broken", "managed", "refresh", "mode", "cdi"},
     "engine": {
         "name", "version", "running", "error", "compose_version", "buildx_version", "runtimes", "default_runtime",
         "cdi_enabled", "cdi_spec_dirs", "cgroup_driver", "cgroup_version", "podman_version", "gpu_containers", "daemon_config",
+        "live_restore", "containers", "packages", "origin", "pins", "broken", "service", "managed", "journal",
     },
 }  # fmt: skip
 
@@ -334,6 +335,43 @@ def test_what_an_interrupted_run_left(host):
     assert driver["journal"] == {"schema": 1, "phase": "packages"}
     assert driver["broken"] == [{"name": "nvidia-dkms-580", "version": "580.178.04-0ubuntu1", "state": "half-configured"}]
     assert list(driver["managed"]) == ["/etc/modprobe.d/difyops-nvidia-driver.conf"]
+
+
+def test_what_roles_have_done_to_engine_and_toolkit(host):
+    hold = [package._replace(held=True) for package in TOOLKIT[:3]]
+    docker = Package("docker.io", "26.1.5+dfsg1-9", "Debian Go", broken=True, held=True, source="docker.io", state="unpacked")
+    host.packages([*hold, TOOLKIT[3], docker])
+    for path, text in {
+        "etc/apt/preferences.d/difyops-nvidia-container-toolkit.pref": (
+            f"Package: {' '.join(_packages.TOOLKIT)}\nPin: version 1.19.1-*\nPin-Priority: 1001\n"
+        ),
+        "etc/apt/sources.list.d/difyops-docker.sources": "",
+        "var/lib/difyops/container_engine/journal.json": '{"schema": 1, "phase": "restart"}',
+    }.items():
+        (host.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (host.root / path).write_text(text)
+    host.monkeypatch.setattr(_host, "ask_units", lambda timeout: lambda: UNITS)
+    facts = host.gather()
+    toolkit, engine = facts["toolkit"], facts["engine"]
+    assert (toolkit["pinned"], toolkit["broken"], toolkit["version"]) == (True, [], "1.19.1")
+    assert {pin["kind"] for pin in toolkit["pins"]} == {"hold", "preference"}
+    assert list(toolkit["managed"]) == ["/etc/apt/preferences.d/difyops-nvidia-container-toolkit.pref"]
+    assert toolkit["refresh"] == {"path_enabled": True, "path_active": True, "service_enabled": False, "feature_flags": []}
+    assert (engine["packages"], engine["origin"]) == ([{"name": "docker.io", "version": "26.1.5+dfsg1-9"}], "distribution")
+    assert engine["broken"] == [{"name": "docker.io", "version": "26.1.5+dfsg1-9", "state": "unpacked"}]
+    assert engine["pins"] == [{"kind": "hold", "name": "docker.io", "value": None, "path": None}]
+    assert engine["service"] == {"enabled": True, "active": False}
+    assert list(engine["managed"]) == ["/etc/apt/sources.list.d/difyops-docker.sources"]
+    assert engine["journal"] == {"schema": 1, "phase": "restart"}
+    assert (facts["driver"]["managed"], facts["driver"]["journal"]) == ({}, None)
+    assert "docker.io" in next(warning["message"] for warning in facts["warnings"] if warning["code"] == "DG113")
+
+
+UNITS = {
+    "nvidia-cdi-refresh.path": {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"},
+    "nvidia-cdi-refresh.service": {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"},
+    "docker.service": {"LoadState": "loaded", "ActiveState": "failed", "UnitFileState": "enabled"},
+}
 
 
 def test_an_engine_that_does_not_answer_and_a_broken_configuration(host):

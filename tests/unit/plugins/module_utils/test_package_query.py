@@ -314,7 +314,7 @@ def test_nobody_to_ask(monkeypatch):
     monkeypatch.setattr(_package_source, "has_dnf", lambda: False)
     none, dnf = (_package_source.ask(Query(branch="580"), name, "/", 5.0) for name in (None, "dnf"))
     assert set(none) == set(dnf) == KEYS
-    assert none["error"] == "Neither apt nor dnf is on this host, so nobody can say which driver could be installed."
+    assert none["error"] == "Neither apt nor dnf is on this host, so nobody can say which packages could be installed."
     assert "python3-dnf" in dnf["error"]
     json.dumps([none, dnf])
 

@@ -33,9 +33,9 @@ def test_driver_and_toolkit_behind_an_answer(case):
         assert driver["packages"] == sorted(driver["packages"], key=lambda package: package["name"])
         assert driver["packages"]
         assert {package["name"] for package in driver["packages"]} == {package.name for package in _packages.parts(packages)}
-    versions, version, lockstep = _packages.toolkit(packages)
-    assert list(versions) == list(_packages.TOOLKIT)
-    assert (version, lockstep) == ((case["toolkit"] or {}).get("version"), (case["toolkit"] or {}).get("lockstep"))
+    toolkit = _packages.toolkit(packages, [])
+    assert list(toolkit["packages"]) == list(_packages.TOOLKIT)
+    assert (toolkit["version"], toolkit["lockstep"]) == ((case["toolkit"] or {}).get("version"), (case["toolkit"] or {}).get("lockstep"))
     assert [package.name for package in packages if package.broken] == case["broken"]
 
 
@@ -94,7 +94,8 @@ def test_names_without_a_branch(names, flavour):
 def test_no_text_breaks_the_parsers(text):
     packages = _packages.parse(text)
     _packages.driver(packages)
-    _packages.toolkit(packages)
+    _packages.toolkit(packages, [])
+    _packages.engine(packages, [])
     _packages.upstream(text)
 
 
@@ -271,3 +272,51 @@ def test_broken_packages_are_those_that_say_so_and_those_that_are_there_twice(ro
     for entry in told:
         versions = {package.version for package in packages if package.name == entry["name"]}
         assert (entry["state"] == "unpacked") or (entry["state"] == "duplicate" and len(versions) > 1)
+
+
+ENGINES = {
+    "docker.io docker-cli docker-compose docker-buildx containerd runc": "distribution",
+    "docker.io docker-compose-v2 docker-buildx containerd runc": "distribution",
+    "docker-ce docker-ce-cli containerd.io docker-buildx-plugin docker-compose-plugin docker-ce-rootless-extras": "docker",
+    "docker-ce docker-model-plugin docker-scan-plugin": "docker",
+    "moby-engine moby-cli moby-containerd moby-runc moby-compose": None,
+    "containerd runc": None,
+    "": None,
+}
+NO_ENGINES = "docker-doc docker-registry docker2aci python3-docker podman-docker docker-clean containernetworking-plugins runcitor"
+
+
+@pytest.mark.parametrize(("names", "origin"), ENGINES.items())
+def test_packages_of_the_engine(names, origin):
+    packages = [Package(name, "1.2-1", "", broken=False, source=name) for name in (*names.split(), *NO_ENGINES.split())]
+    told = _packages.engine(packages, [])
+    assert told == {
+        "packages": [{"name": name, "version": "1.2-1"} for name in names.split()],
+        "origin": origin,
+        "pins": [],
+        "broken": [],
+    }
+
+
+def test_what_is_called_docker():
+    # On Amazon Linux the engine; on Debian and Ubuntu a program for window managers was, and rpm's answer names no source.
+    assert _packages.engine([Package("docker", "25.0.8-1.amzn2023.0.5", "Amazon Linux", broken=False)], [])["origin"] == "distribution"
+    assert _packages.engine([Package("docker", "1.5-2", "Debian", broken=False, source="wmdocker")], [])["packages"] == []
+
+
+@pytest.mark.parametrize(("value", "counts"), [("version 580.95.05-*, priority 1001", False), ("version 1.19.1-*, priority 1001", True)])
+def test_a_preference_for_versions_of_the_driver_does_not_keep_the_toolkit(value, counts):
+    """NVIDIA's pinning package says it of every package with nvidia in its name."""
+    packages = [Package(name, "1.19.1-1", "", broken=False) for name in _packages.TOOLKIT]
+    rules = [("preference", pattern, value, "/etc/apt/preferences.d/nvidia") for pattern in ("*nvidia*", "libnvidia-container*")]
+    found = _packages.toolkit(packages, rules)
+    assert (found["pinned"], bool(found["pins"])) == (counts, counts)
+
+
+@given(st.lists(st.tuples(st.sampled_from([*_packages.TOOLKIT, "docker-ce", "runc", "bash"]), words, st.booleans(), st.booleans())))
+def test_no_packages_break_engine_and_toolkit(rows):
+    packages = [Package(name, version, "", broken, held, state="unpacked" * broken) for name, version, broken, held in rows]
+    toolkit, engine = _packages.toolkit(packages, []), _packages.engine(packages, [])
+    assert (toolkit["pinned"] is None) is not any(package.name in _packages.TOOLKIT for package in packages)
+    assert {entry["name"] for entry in engine["broken"]} <= {entry["name"] for entry in engine["packages"]}
+    assert {pin["name"] for pin in engine["pins"]} == {p.name for p in packages if p.held and p.name in ("docker-ce", "runc")}

@@ -35,7 +35,7 @@ def installed(family, held):
 
 
 def rules(root, family="debian", held=()):
-    return _packages.pins(str(root), family, installed(family, held))
+    return _packages.pins(_packages.rules(str(root), family), _packages.parts(installed(family, held)))
 
 
 def pinned(root, family="debian", held=()):
@@ -323,6 +323,37 @@ def test_no_text_breaks_a_parser(text):
             for form in DEB:
                 _packages.matches(name, form)
             _packages.pinned(DEB, [{"kind": kind, "name": name, "value": value}])
+
+
+def toolkit(root, family="debian", held=(), names=_packages.TOOLKIT):
+    packages = [package(name, "1.19.1-1", name)._replace(held=name in held) for name in names]
+    return _packages.toolkit(packages, _packages.rules(str(root), family))
+
+
+def test_the_four_packages_of_the_toolkit_are_pinned_by_holds_or_by_a_preference(tmp_path):
+    assert (toolkit(tmp_path)["pinned"], toolkit(tmp_path)["pins"]) == (False, [])
+    assert toolkit(tmp_path, held=_packages.TOOLKIT)["pinned"] is True
+    assert toolkit(tmp_path, held=_packages.TOOLKIT[1:])["pinned"] is False
+    path = "etc/apt/preferences.d/difyops-nvidia-container-toolkit.pref"
+    write(tmp_path, path, f"Package: {' '.join(_packages.TOOLKIT)}\nPin: version 1.19.1-*\nPin-Priority: 1001\n")
+    told = toolkit(tmp_path)
+    assert told["pinned"] is True
+    assert told["pins"][0] == {
+        "kind": "preference",
+        "name": "nvidia-container-toolkit",
+        "value": "version 1.19.1-*, priority 1001",
+        "path": f"/{path}",
+    }
+    assert toolkit(tmp_path, names=())["pinned"] is None
+
+
+def test_locks_of_the_toolkit_are_not_those_of_the_driver(tmp_path):
+    write(tmp_path, "etc/dnf/plugins/versionlock.list", "".join(f"{name}-0:1.19.1-1.*\n" for name in _packages.TOOLKIT))
+    write(tmp_path, "etc/dnf/modules.d/nvidia-driver.module", "[nvidia-driver]\nname=nvidia-driver\nstream=580-open\nstate=enabled\n")
+    told = toolkit(tmp_path, "rhel")
+    assert told["pinned"] is True
+    assert {pin["kind"] for pin in told["pins"]} == {"versionlock"}
+    assert {pin["kind"] for pin in rules(tmp_path, "rhel")} == {"module_stream"}
 
 
 NAME = st.from_regex(r"[a-z][a-z0-9.+*-]{0,12}", fullmatch=True)

@@ -93,6 +93,46 @@ def test_without_systemd(monkeypatch):
     assert _host.services([], None, 0, _host.ask_units(0.5)())[1] == {"installed": False, "running": None, "enabled": None}
 
 
+REFRESH = "nvidia-cdi-refresh"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        (None, []),
+        ("", []),
+        ("#NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=x\nNVIDIA_CTK_DEBUG=1\n", []),
+        ("NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=no-additional-gids-for-device-nodes\n", ["no-additional-gids-for-device-nodes"]),
+        ('A=1\nNVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS="a, b"', ["a", "b"]),
+        ("NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=a\nNVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=\n", []),
+    ],
+)
+def test_feature_flags_of_the_refresh_units(tmp_path, text, flags):
+    if text is not None:
+        folder = tmp_path / "etc/nvidia-container-toolkit"
+        folder.mkdir(parents=True)
+        (folder / "nvidia-cdi-refresh.env").write_text(text)
+    loaded = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+    told = _host.refresh(str(tmp_path), {f"{REFRESH}.path": loaded, f"{REFRESH}.service": {**loaded, "UnitFileState": "disabled"}})
+    assert told == {"path_enabled": True, "path_active": True, "service_enabled": False, "feature_flags": flags}
+
+
+def test_where_there_is_no_unit(tmp_path):
+    absent = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+    assert _host.refresh(str(tmp_path), {}) is None
+    assert _host.refresh(str(tmp_path), {f"{REFRESH}.path": absent, f"{REFRESH}.service": absent}) is None
+    assert _host.unit({}, "docker.service") is _host.unit({"docker.service": absent}, "docker.service") is None
+    masked = {"LoadState": "masked", "ActiveState": "inactive", "UnitFileState": "masked"}
+    assert _host.unit({"docker.service": masked}, "docker.service") == {"enabled": False, "active": False}
+
+
+def test_systemd_is_asked_once_for_all_units(monkeypatch, tmp_path):
+    systemd(monkeypatch, tmp_path)
+    _host.ask_units(5.0)()
+    [asked] = (tmp_path / "log").read_text().splitlines()
+    assert {f"{REFRESH}.path", f"{REFRESH}.service", "docker.service"} <= set(asked.split())
+
+
 @given(st.text())
 def test_no_answer_breaks_the_parser(text):
     units = _host.parse_units(text)

@@ -205,6 +205,20 @@ def test_the_filter_gives_the_same() -> None:
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
+def test_the_remedy_names_the_variables_of_the_role_that_ran() -> None:
+    for role in ("nvidia_driver", "container_engine", "nvidia_container_toolkit"):
+        locked = driver_failure(apt(LOCKED), "Install", APT, 7, role)["message"]
+        unreachable = driver_failure(apt(NO_MIRROR), "Install", APT, 7, role)["message"]
+        assert f"{role}_lock_timeout" in locked and f"{role}_repository" in unreachable
+        assert "{" not in locked + unreachable
+
+
+def test_what_the_module_for_daemon_json_says_is_a_sentence_already() -> None:
+    result = {"failed": True, "msg": "DG808: Docker refuses it: unknown key. Correct it", "invocation": {}}
+    told = explain(result, "Set daemon.json", "difyops.gpu.docker_daemon_config", 0)
+    assert told == {"code": "DG808", "message": "Docker refuses it: unknown key. Correct it."}
+
+
 KEYS = ["msg", "stdout", "stderr", "module_stderr", "rc", "cmd", "results", "failures", "invocation", "failed"]
 
 

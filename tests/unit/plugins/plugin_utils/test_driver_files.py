@@ -16,9 +16,9 @@ from typing import Any
 import driver_scenarios as scenarios
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _packages
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_files, _driver_source, _host
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_files, _driver_source, _host, _package_sources
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_files import Pin
-from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_source import Repository
+from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources import DRIVER, Repository
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,10 +33,9 @@ def target(system: str = "debian", version: str = "12") -> _driver_source.Target
 
 
 def all_files() -> dict[str, _driver_files.Rendered]:
-    repository = Repository("https://mirror.example/cuda/", "/", "", "", None)
+    repository = Repository("https://mirror.example/cuda/", "/", "", "https://mirror.example/key", None)
     return {
-        _driver_files.APT_SOURCES: _driver_files.sources(repository, _driver_files.APT_KEY),
-        _driver_files.YUM_REPO: _driver_files.yum_repo(repository),
+        **dict(_package_sources.of_repository(DRIVER, manager, repository) for manager in ("apt", "dnf")),
         _driver_files.PREFERENCES: _driver_files.preferences(VERSION),
         _driver_files.BLOCKLIST: _driver_files.blocklist(),
         _driver_files.MODPROBE: _driver_files.modprobe(),
@@ -53,9 +52,9 @@ def test_every_file_says_who_manages_it(path: str) -> None:
 
 
 def test_a_flat_repository_and_one_with_components() -> None:
-    flat = _driver_files.sources(Repository("https://a.example/x/", "/", "", "", None), "/k.asc")["content"]
+    flat = _package_sources.of_repository(DRIVER, "apt", Repository("https://a.example/x/", "/", "", "", None), "/k.asc")[1]["content"]
     assert flat.splitlines()[1:] == ["Types: deb", "URIs: https://a.example/x/", "Suites: /", "Signed-By: /k.asc"]
-    full = _driver_files.sources(Repository("https://a.example/x/", "noble", "main extra", "", None), "")["content"]
+    full = _package_sources.of_repository(DRIVER, "apt", Repository("https://a.example/x/", "noble", "main extra", "", None))[1]["content"]
     assert full.splitlines()[1:] == ["Types: deb", "URIs: https://a.example/x/", "Suites: noble", "Components: main extra"]
 
 
@@ -214,8 +213,8 @@ def test_the_roles_own_file_is_not_counted_so_that_it_stays() -> None:
     own = entry(["contrib", "non-free", "non-free-firmware"], ["bookworm"], file=_driver_files.APT_SOURCES)
     added = _driver_files.components_added(target(), [entry(["main"], ["bookworm"]), own])
     assert added is not None
-    assert _driver_files.is_read([own], {_driver_files.APT_SOURCES: added})
-    assert not _driver_files.is_read([entry(["main"], ["bookworm"])], {_driver_files.APT_SOURCES: added})
+    assert _package_sources.is_read(DRIVER, [own], {_driver_files.APT_SOURCES: added})
+    assert not _package_sources.is_read(DRIVER, [entry(["main"], ["bookworm"])], {_driver_files.APT_SOURCES: added})
 
 
 def test_ubuntu_needs_restricted_only() -> None:

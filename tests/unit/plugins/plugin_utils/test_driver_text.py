@@ -10,7 +10,7 @@ from typing import Any
 
 import driver_scenarios as scenarios
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _driver_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _provision_text
 from driver_scenarios import answer, facts, plan, settings, settled
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 def record(host: str, document: dict[str, Any] | None, outcome: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
     known = {"in_play": True, "check": False, **changed}
-    return _driver_text.build_record(host, {"gpu_driver": document} if document else {}, outcome, time="now", **known)
+    facts_now = {"gpu_driver": document} if document else {}
+    return _provision_text.build_record(host, facts_now, {"driver": outcome} if outcome else None, time="now", **known)
 
 
 def printed(*records: dict[str, Any], check: bool = False) -> str:
-    return _driver_text.render_plan(list(records), check)
+    return _provision_text.render_plan(list(records), check)
 
 
 def golden(text: str) -> str:
@@ -51,7 +52,7 @@ def upgrade() -> dict[str, Any]:
 def test_an_upgrade() -> None:
     assert printed(record("u24-1", upgrade()), record("u24-2", upgrade()), record("u24-3", upgrade())) == golden(
         """
-        DRIVERS of 3 hosts: 3 to change
+        PROVISIONING of 3 hosts: 3 to change
 
         u24-[1:3]: change
           driver      upgrade 580.65.06 -> 580.95.05 (asked for by driver.version (nvidia_driver_version), with the open kernel
@@ -79,7 +80,7 @@ def test_a_bare_host_in_check_mode_says_what_is_not_known_yet() -> None:
     document = plan(host, wanted, answer(plan(host, wanted)["query"]))
     assert printed(record("el9", document, check=True), check=True) == golden(
         f"""
-        DRIVERS of 1 host: 1 would change (checked, not applied)
+        PROVISIONING of 1 host: 1 would change (checked, not applied)
 
         el9: change
           driver      install 580.*, exact version after the repository is added (asked for by driver.branch
@@ -106,7 +107,7 @@ def test_a_removal_and_hosts_on_which_nothing_is_to_be_done() -> None:
     text = printed(record("b", gone), record("a", plan(facts(), settings(state="absent"))))
     assert text == golden(
         """
-        DRIVERS of 2 hosts: 1 unchanged, 1 to change
+        PROVISIONING of 2 hosts: 1 unchanged, 1 to change
 
         b: change
           driver      remove 580.95.05 (driver.state (nvidia_driver_state) is absent)
@@ -123,7 +124,7 @@ def test_a_removal_and_hosts_on_which_nothing_is_to_be_done() -> None:
 
 def test_what_is_in_the_way_is_told_with_its_remedy() -> None:
     text = printed(record("sles", plan(facts("sles", "15.6"), settings())), record("gone", None, in_play=False))
-    assert "DRIVERS of 2 hosts: 1 BLOCKED, 1 unreachable" in text
+    assert "PROVISIONING of 2 hosts: 1 BLOCKED, 1 unreachable" in text
     assert "sles: BLOCKED, nothing is touched\n  blocked     DG773 no driver is changed on SLES 15.6 on x86_64" in text
     assert "              -> install the driver by other means" in text
     assert text.endswith("gone: no plan: the host did not answer in this run")
@@ -174,39 +175,39 @@ OUTCOMES = [
 
 
 def test_the_table_of_what_became_of_drivers() -> None:
-    text = _driver_text.render_outcome(OUTCOMES, False, lambda text, _result: text)
+    text = _provision_text.render_outcome(OUTCOMES, False, lambda text, _result: text)
     head, _blank, *table = text.splitlines()[:9]
-    assert head == "DRIVERS of 6 hosts: 1 unchanged, 1 changed, 1 REBOOT REQUIRED, 1 BLOCKED, 1 FAILED, 1 unreachable"
+    assert head == "PROVISIONING of 6 hosts: 1 unchanged, 1 changed, 1 REBOOT REQUIRED, 1 BLOCKED, 1 FAILED, 1 unreachable"
     assert (
         table
         == golden(
             """
-        HOST  DRIVER BEFORE  AFTER       RESULT           WHY
-        a     580.95.05      580.95.05   unchanged        580.95.05 is what is wanted
-        b     535.288.01     580.95.05   changed          asked for by driver.branch
-        c     -              580.95.05   REBOOT REQUIRED  DG791 nouveau has the GPU; reboot to load driver 580.95.05
-        d     535.288.01     535.288.01  BLOCKED          DG776 the GPUs are in use by container x
-        e     535.288.01     -           FAILED           DG793 dpkg ended with 1: no space left on device
-        f     -              -           unreachable      Connection timed out
+        HOST  DRIVER                   RESULT           WHY
+        a     580.95.05                unchanged        580.95.05 is what is wanted
+        b     535.288.01 -> 580.95.05  changed          asked for by driver.branch
+        c     none -> 580.95.05        REBOOT REQUIRED  DG791 nouveau has the GPU; reboot to load driver 580.95.05
+        d     535.288.01               BLOCKED          DG776 the GPUs are in use by container x
+        e     535.288.01               FAILED           DG793 dpkg ended with 1: no space left on device
+        f     -                        unreachable      Connection timed out
         """
         ).splitlines()
     )
     assert "d: BLOCKED DG776: the GPUs are in use by container x\n    -> stop what is named" in text
-    assert text.count("->") == 1, "what the role says of a failure or a missing reboot has what to do in its sentence"
+    assert text.count("    -> ") == 1, "what the role says of a failure or a missing reboot has what to do in its sentence"
     assert "a: " not in text
 
 
 def test_colours_do_not_move_the_columns() -> None:
-    painted = _driver_text.render_outcome(OUTCOMES, False, lambda text, result: f"<{result}>{text}</>")
+    painted = _provision_text.render_outcome(OUTCOMES, False, lambda text, result: f"<{result}>{text}</>")
     bare = painted.replace("</>", "")
     for result in ("unchanged", "changed", "reboot_required", "blocked", "failed", "unreachable"):
         bare = bare.replace(f"<{result}>", "")
-    assert bare == _driver_text.render_outcome(OUTCOMES, False, lambda text, _result: text)
+    assert bare == _provision_text.render_outcome(OUTCOMES, False, lambda text, _result: text)
 
 
 def test_who_has_to_be_looked_after() -> None:
     assert [entry["host"] for entry in OUTCOMES if not entry["ok"]] == ["d", "e", "f"]
-    assert _driver_text.summarize(OUTCOMES)["reboot_required"] == 1
+    assert _provision_text.summarize(OUTCOMES)["reboot_required"] == 1
 
 
 @pytest.mark.parametrize(
@@ -232,8 +233,8 @@ def test_results(status: str | None, told: str | None, in_play: bool, check: boo
 def test_a_record_has_no_content_of_files() -> None:
     found = record("a", upgrade())
     assert "content" not in str(found)
-    assert "query" not in found["plan"]
-    assert found["plan"]["pins"]["files"]["/etc/apt/preferences.d/difyops-nvidia-driver.pref"]["sha256"]
+    assert "query" not in found["plan"]["driver"]
+    assert found["plan"]["driver"]["pins"]["files"]["/etc/apt/preferences.d/difyops-nvidia-driver.pref"]["sha256"]
 
 
 anything = st.recursive(
@@ -250,5 +251,5 @@ documents = st.fixed_dictionaries(
 @given(documents, documents | st.none())
 def test_bad_documents_never_raise(document: dict[str, Any], told: dict[str, Any] | None) -> None:
     found = [record("a", document, told), record("b", None, told, in_play=False)]
-    assert _driver_text.render_plan(found, True).startswith("DRIVERS of 2 hosts")
-    assert _driver_text.render_outcome(found, False, lambda text, _result: text)
+    assert _provision_text.render_plan(found, True).startswith("PROVISIONING of 2 hosts")
+    assert _provision_text.render_outcome(found, False, lambda text, _result: text)

@@ -118,3 +118,18 @@ def test_every_environment_arrives_as_it_was_given(environment):
     # Compose takes $$ for a dollar sign and everything else as it is.
     assert {name: value.replace("$$", "$") for name, value in read.items()} == {"EXPECT_GPU": "1", **environment}
     assert all("$" not in value.replace("$$", "") for value in read.values())
+
+
+def test_a_container_gets_its_gpus_from_nvidias_runtime_where_there_is_no_cdi():
+    devices = ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"]
+    text, _config = _compose.render(_compose.Service(environment={"A": "b"}), _compose.Image("x:1"), {}, devices, by_runtime=True)
+    service = yaml.safe_load(text)["services"]["dify-gpu"]
+    assert service["runtime"] == "nvidia" and "deploy" not in service
+    assert service["environment"] == {
+        "A": "b",
+        "EXPECT_GPU": "1",
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        "NVIDIA_VISIBLE_DEVICES": "GPU-1,GPU-2",
+    }
+    alone = _compose.render(_compose.Service(), _compose.Image("x:1"), {}, [], by_runtime=True)
+    assert alone == _compose.render(_compose.Service(), _compose.Image("x:1"), {}, [])

@@ -9,7 +9,7 @@ import copy
 import datetime
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _plan_codes, _plan_parts, _planner
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _catalog, _engine_settings, _plan_codes, _plan_parts, _planner
 from ansible_collections.difyops.gpu.plugins.plugin_utils._driver_settings import Settings
 from ansible_collections.difyops.gpu.tests.unit.plugins.plugin_utils.plan_documents import (
     A10,
@@ -407,12 +407,12 @@ def test_an_engine_before_cdi_is_upgraded_first():
 
 
 ENGINES = [
-    ({"name": None, "version": None, "running": None, "cdi_enabled": None}, "install", "Docker 25.0.0 or newer"),
-    ({"running": False, "error": "no socket", "cdi_enabled": None}, "configure", "running"),
-    ({"compose_version": None}, "upgrade", "Compose 2.20.0 or newer"),
-    ({"compose_version": "2.19.1"}, "upgrade", "Compose 2.20.0 or newer"),
-    ({"cdi_enabled": False}, "configure", "CDI on"),
-    ({"cdi_enabled": False, "version": "24.0.7"}, "upgrade", "Docker 25.0.0 or newer, CDI on"),
+    ({"name": None, "version": None, "running": None, "cdi_enabled": None}, "install", "25.0.0 or newer"),
+    ({"running": False, "error": "no socket", "cdi_enabled": None, "service": {"active": False}}, "configure", "26.1.5"),
+    ({"compose_version": None}, "upgrade", "26.1.5 with Compose 2.24.0 or newer"),
+    ({"compose_version": "2.23.1"}, "upgrade", "26.1.5 with Compose 2.24.0 or newer"),
+    ({"cdi_enabled": False}, "configure", "26.1.5"),
+    ({"cdi_enabled": False, "version": "24.0.7"}, "none", "24.0.7"),
 ]
 
 
@@ -423,14 +423,20 @@ def test_an_engine_is_brought_to_what_is_needed(changed, action, to):
     made = brought(facts)
     part = made["parts"]["engine"]
     assert (made["blocked"], part["action"], part["to"]) == ([], action, to) and made["image"]["variant"] == "cuda13.2"
-    assert made["restart"]["engine"] is (facts["engine"]["running"] is True)
-    assert codes(brought(facts, apply=EVERYTHING - {"engine"})["blocked"]) != []
+    # A plugin and a first Docker stop nobody; CDI is switched on by a restart.
+    assert made["restart"]["engine"] is (changed == {"cdi_enabled": False})
+    by_runtime = made["image"]["injection"] == "runtime"
+    assert by_runtime is (facts["engine"]["version"] == "24.0.7")
+    assert made["parts"]["toolkit"]["action"] == ("configure" if by_runtime else "none")
+    left = brought(facts, apply=EVERYTHING - {"engine"})
+    assert codes(left["blocked"]) != [] or by_runtime
+    assert codes(brought(facts, apply=frozenset({"image", "dify"}))["blocked"]) != []
 
 
 def test_an_engine_without_buildx_gets_it_where_an_image_is_built():
     facts = fact(nvidia("580.95.05"), "engine", "buildx_version", value=None)
     made = brought(facts, dify=applied(brought(nvidia("580.95.05"))) | {"images": {}})
-    assert (made["parts"]["engine"]["action"], made["parts"]["engine"]["to"]) == ("upgrade", "the buildx plugin")
+    assert (made["parts"]["engine"]["action"], made["parts"]["engine"]["to"]) == ("upgrade", "26.1.5 with the buildx plugin")
 
 
 def test_another_engine_blocks_every_caller():
@@ -440,7 +446,7 @@ def test_another_engine_blocks_every_caller():
 
 def test_what_an_engine_could_not_tell_before_it_is_started_does_not_block():
     facts = nvidia("580.95.05")
-    facts["engine"].update(running=False, error="no socket")
+    facts["engine"].update(running=False, error="no socket", service={"enabled": True, "active": False})
     made = brought(facts, dify={"error": "no socket"})
     assert made["status"] == "change" and made["parts"]["dify"]["action"] == "create"
 
@@ -450,7 +456,7 @@ def test_what_an_engine_could_not_tell_before_it_is_started_does_not_block():
     [
         ({"version": None, "cdi": {"specs": []}}, "install", "1.19.1 or newer"),
         ({"version": "1.12.1", "cdi": {"specs": []}}, "upgrade", "1.19.1 or newer"),
-        ({"version": "1.19.1", "cdi": {"specs": []}}, "configure", "a CDI specification made anew"),
+        ({"version": "1.19.1", "cdi": {"specs": []}}, "configure", "1.19.1"),
         ({"version": "1.17.8"}, "upgrade", "1.19.1 or newer"),
         ({"lockstep": False}, "upgrade", "1.19.1 or newer"),
     ],
@@ -516,6 +522,11 @@ def test_what_stops_for_a_moment():
     assert "has to end by itself" in brought(facts, dify=running)["restart"]["reasons"][0]
     off = fact(facts, "engine", "cdi_enabled", value=False)
     assert brought(off, "keep", dify=running)["restart"]["engine"] is True
+    off["engine"]["containers"] = [{"id": "2", "name": "dify-gpu-dify-gpu-1", "restart_policy": "unless-stopped"}]
+    refused = brought(off, "keep", dify=running)
+    assert codes(refused["blocked"]) == [_plan_codes.ENGINE_RESTART] and refused["restart"]["engine"] is False
+    consented = brought(off, "keep", dify=running, engine=_engine_settings.Settings(restart="if_needed"))
+    assert consented["restart"]["service"] is True and "dify-gpu-dify-gpu-1" in consented["restart"]["reasons"][0]
 
 
 # --- advice ---

@@ -35,7 +35,7 @@ from packaging.version import Version
 PLAN_KEYS = ["schema", "host", "status", "mode", "gpus", "blocked", "parts", "image", "rejected", "render", "reboot", "restart"]
 PLAN_KEYS += ["advice", "warnings"]
 IMAGE_KEYS = ["variant", "reference", "cuda", "torch", "sm", "source", "digest", "port", "health"]
-IMAGE_KEYS += ["support", "reason", "expected", "devices", "gpu_count", "require_cuda", "build"]
+IMAGE_KEYS += ["support", "reason", "expected", "devices", "injection", "gpu_count", "require_cuda", "build"]
 COMPOSE = "/opt/dify-gpu/compose.yaml"
 KEY = "/opt/dify-gpu/secrets/api_key.env"
 SECRETS = "/opt/dify-gpu/secrets"

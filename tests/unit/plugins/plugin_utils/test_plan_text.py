@@ -94,8 +94,9 @@ def test_going_back_is_called_so():
     assert "  driver    upgrade 580.65.06 -> 580.95.05 (" in told("580.65.06", version="580.95.05")
     assert "  driver    upgrade 570.124.06 -> 580 (" in told("570.124.06", branch=580)
     old = nvidia("580.95.05")
-    old["engine"]["compose_version"] = "2.19.1"
-    assert "  engine    upgrade 26.1.5 -> Compose 2.20.0 or newer" in text(("a", plan(old, {}, apply=frozenset(_planner.PARTS))))
+    old["engine"]["compose_version"] = "2.23.1"
+    upgraded = text(("a", plan(old, {}, apply=frozenset(_planner.PARTS))))
+    assert "  engine    upgrade 26.1.5 -> 26.1.5 with Compose 2.24.0 or newer" in upgraded
 
 
 def test_a_gpu_that_is_left_alone_asks_for_nothing():

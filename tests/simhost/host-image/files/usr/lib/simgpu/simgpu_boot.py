@@ -28,6 +28,8 @@ SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 MOK_LIST = "MokListRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 MODPROBE_D = "/etc/modprobe.d"
 INITRAMFS_LOG = "/var/log/simgpu-initramfs.log"
+# There where the (SIMULATED) container toolkit is installed.
+TOOLKIT = "/usr/bin/nvidia-ctk"
 NVSWITCH_CLASS = "0x068000"
 
 
@@ -352,10 +354,13 @@ def load(profile: dict[str, str], version: str | None, flavour: str) -> None:
 
 
 def describe_devices(profile: dict[str, str], version: str | None) -> None:
-    """Makes the CDI specification; `keep` leaves it as it was, for one that is out of date."""
-    if version and profile.get("cdi", "yes") == "yes":
+    """Makes the CDI specification; `keep` leaves it as it was, for one that is out of date. Where the toolkit is, it is the toolkit's."""
+    wanted = profile.get("cdi", "yes")
+    if wanted == "keep" or os.path.exists(TOOLKIT):
+        return
+    if version and wanted == "yes":
         simgpu_cdi.generate(profile)
-    elif profile.get("cdi") != "keep" and os.path.exists(simgpu_cdi.PATH):
+    elif os.path.exists(simgpu_cdi.PATH):
         os.unlink(simgpu_cdi.PATH)
 
 
