@@ -48,6 +48,9 @@ ELSEWHERE = {
     "DG788": ("plugin_utils/test_driver_work.py", "test_debian_adds_the_components_that_its_own_mirror_has", "DG788"),
     "DG791": ("plugin_utils/test_plan_driver_change.py", "test_a_first_driver_that_cannot_be_loaded_yet_waits_for_the_operator", "DG791"),
     "DG793": ("plugin_utils/test_driver_work.py", "test_a_driver_that_others_need_is_not_removed", "DG793"),
+    "DG803": ("plugin_utils/test_platform_engine.py", "test_a_distributions_docker_without_compose_names_the_other_source", "DG803"),
+    "DG815": ("plugin_utils/test_platform_toolkit.py", "test_how_containers_get_their_gpus", "DG815"),
+    "DG818": ("plugin_utils/test_platform_engine.py", "test_what_becomes_of_a_docker_that_is_there", "DG818"),
 }
 
 
@@ -66,14 +69,14 @@ def produced() -> set[str]:
     return found
 
 
-def of_driver_changes() -> set[str]:
-    """Return the codes that the tests of drivers name: those run on hosts of their own, where drivers are changed."""
-    tests = (REPO / "tests/integration/driver").glob("test_*.py")
-    return {code for path in tests for code in re.findall(r"\bDG7[789]\d\b", path.read_text(encoding="utf-8"))}
+def of_changes() -> set[str]:
+    """Return the codes that the tests of drivers, engines and toolkits name: those run on hosts of their own, which are changed."""
+    tests = [path for suite in ("driver", "engine_and_toolkit") for path in (REPO / "tests/integration" / suite).glob("test_*.py")]
+    return {code for path in tests for code in re.findall(r"\bDG(?:7[789]|8\d)\d\b", path.read_text(encoding="utf-8"))}
 
 
 def test_every_code_is_produced_by_a_test() -> None:
-    assert documented() - produced() - set(ELSEWHERE) - of_driver_changes() == set()
+    assert documented() - produced() - set(ELSEWHERE) - of_changes() == set()
 
 
 def test_no_test_produces_a_code_that_is_not_documented() -> None:

@@ -122,7 +122,7 @@ class PlatformHost(DriverHost):
         always = {f"driver_{name}": value for name, value in self.family.driver.items()}
         found = {}
         for name, value in {**always, "toolkit_repository": self.family.repository, **wishes}.items():
-            part, _, option = name.partition("_")
+            part, option = name.partition("_")[::2]
             found[f"{PREFIXES[part]}_{option}" if part in PREFIXES else name] = value
         return {name: self._signed(value) for name, value in found.items()}
 

@@ -350,7 +350,12 @@ def test_runc_is_called_with_the_changed_specification(host: Path, monkeypatch: 
     (host / "bin/runc").chmod(0o755)
     monkeypatch.setenv("PATH", str(host / "bin"))
     called: list[list[str]] = []
-    monkeypatch.setattr(simgpu_inject.os, "execv", lambda path, words: (_ for _ in ()).throw(SystemExit(str(called.append(words)))))
+
+    def replaced(path: str, words: list[str]) -> None:
+        called.append(words)
+        raise SystemExit
+
+    monkeypatch.setattr(simgpu_inject.os, "execv", replaced)
     words = ["--root", "/run/x", "--log", str(host / "log"), "create", "--bundle", str(host), "--pid-file", "p", "id"]
     (host / "config.json").write_text(json.dumps(container(NVIDIA_VISIBLE_DEVICES="all")), encoding="ascii")
     with pytest.raises(SystemExit):

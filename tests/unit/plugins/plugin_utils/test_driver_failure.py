@@ -205,6 +205,8 @@ def test_the_filter_gives_the_same() -> None:
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
+
+
 def test_the_remedy_names_the_variables_of_the_role_that_ran() -> None:
     for role in ("nvidia_driver", "container_engine", "nvidia_container_toolkit"):
         locked = driver_failure(apt(LOCKED), "Install", APT, 7, role)["message"]
