@@ -17,7 +17,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,13 +223,14 @@ def needs(done: Edit) -> str:
     if done.before == done.after:
         return "none"
     there = {member.key for member in _json_text.parse(done.after).members or []}
-    return "reload" if all(_reloads(change["key"], there) for change in done.changes) else "restart"
+    return "reload" if all(reloads(change["key"], there) for change in done.changes) else "restart"
 
 
-def _reloads(key: list[str], there: set[str]) -> bool:
+def reloads(key: Sequence[str], there: Iterable[str]) -> bool:
+    """Return whether a reload is enough for a changed key, given as the path to it. `there` are the keys of the file after the change."""
     if key[0] == "features":
         # The classic builder or BuildKit is chosen for each build; the other features are looked at when the engine starts.
-        return key[1:2] == ["buildkit"]
+        return tuple(key[1:2]) == ("buildkit",)
     return key[0] in _RELOADED and (key[0] in there or key[0] in _RESET)
 
 

@@ -86,6 +86,7 @@ def _facts(root: str, client: Client, plugins: dict[str, str | None], podman: st
     except NoAnswer as error:
         # The command alone may be a client of another host, or podman's: there has to be an engine to start.
         if not (facts["running"] or _is_there(root, error)):
+            facts.update({f"{name}_version": version for name, version in plugins.items()})
             # Podman has no daemon: where the program runs, the engine does.
             return {**facts, **({"name": "podman", "version": podman, "running": True} if podman else {})}, names
         facts.update(name="docker", error=str(error))

@@ -298,17 +298,19 @@ def services(packages: Sequence[Package], driver_version: str | None, nvswitches
     return {**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced
 
 
-def unit(units: dict[str, Facts], name: str) -> Facts | None:
+def unit(root: str, units: dict[str, Facts], name: str) -> Facts | None:
     """Return whether a unit starts at boot and runs; None where there is none, or systemd cannot be asked."""
     state = units.get(name, {})
     if state.get("LoadState", "not-found") == "not-found":
         return None
-    return {"enabled": state.get("UnitFileState") in _AT_BOOT, "active": state.get("ActiveState") == "active"}
+    # systemd remembers this one until its next daemon-reload, and roles switch a unit on without any.
+    late = state.get("UnitFileState") == "disabled" and glob.glob(os.path.join(glob.escape(root), "etc/systemd/system/*.wants", name))
+    return {"enabled": state.get("UnitFileState") in _AT_BOOT or bool(late), "active": state.get("ActiveState") == "active"}
 
 
 def refresh(root: str, units: dict[str, Facts]) -> Facts | None:
     """Return how the toolkit's units that keep CDI specifications up to date are set up; None where there are none."""
-    path, service = (unit(units, name) for name in _OTHERS[:2])
+    path, service = (unit(root, units, name) for name in _OTHERS[:2])
     if not (path or service):
         return None
     flags = re.findall(r"(?m)^\s*NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS=[\"']?([^\"'\n]*)", _sysfs.read(root, _REFRESH_SETTINGS) or "")

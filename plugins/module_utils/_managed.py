@@ -28,6 +28,12 @@ _SOURCE = (
 _NAMES = {DRIVER: "nvidia-driver", ENGINE: "docker", TOOLKIT: "nvidia-container-toolkit"}
 FILES = {role: [path.format(name) for path in _SOURCE] for role, name in _NAMES.items()}
 FILES[DRIVER] += ["/etc/apt/apt.conf.d/52difyops-nvidia-driver", "/etc/modprobe.d/difyops-nvidia-driver.conf"]
+# Anybody may make it by the same command, which writes the whole file: the role's own has the mark as its first line.
+SPECIFICATION = "/etc/cdi/nvidia.yaml"
+MARK = b"# Made by role nvidia_container_toolkit of collection difyops.gpu.\n"
+# Locks of dnf tell nobody who made them. It is there from before the packages change until the role's own rules are gone.
+RULES = "/var/lib/difyops/nvidia_container_toolkit/rules"
+FILES[TOOLKIT] += [SPECIFICATION, RULES]
 
 
 def files(root: str, role: str) -> Facts:
@@ -40,6 +46,8 @@ def files(root: str, role: str) -> Facts:
             content = None
             with contextlib.suppress(OSError), open(place, "rb") as file:
                 content = file.read()
+            if path == SPECIFICATION and not (content or b"").startswith(MARK):
+                continue
             found[path] = {"sha256": None if content is None else hashlib.sha256(content).hexdigest(), "mode": f"{mode:04o}"}
     return found
 

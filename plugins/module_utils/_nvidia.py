@@ -120,7 +120,7 @@ def gather(root: str, timeout_s: float) -> Facts:
         "engine": {
             **engine,
             **_packages.engine(packages, rules),
-            "service": _host.unit(known_units, "docker.service"),
+            "service": _host.unit(root, known_units, "docker.service"),
             "managed": _managed.files(root, _managed.ENGINE),
             "journal": _managed.document(root, _managed.ENGINE),
         },

@@ -492,6 +492,7 @@ def engine__facts(
         facts["containers"] = every
     except engine_NoAnswer as error:
         if not (facts["running"] or engine__is_there(root, error)):
+            facts.update({f"{name}_version": version for name, version in plugins.items()})
             return ({**facts, **({"name": "podman", "version": podman, "running": True} if podman else {})}, names)
         facts.update(name="docker", error=str(error))
     except (AttributeError, KeyError, TypeError) as error:
@@ -1396,15 +1397,16 @@ def host_services(
     return ({**manager, "version": version, "matches_driver": same, "needed": nvswitches > 0}, persistenced)
 
 
-def host_unit(units: dict[str, observer_Facts], name: str) -> observer_Facts | None:
+def host_unit(root: str, units: dict[str, observer_Facts], name: str) -> observer_Facts | None:
     state = units.get(name, {})
     if state.get("LoadState", "not-found") == "not-found":
         return None
-    return {"enabled": state.get("UnitFileState") in host__AT_BOOT, "active": state.get("ActiveState") == "active"}
+    late = state.get("UnitFileState") == "disabled" and glob.glob(os.path.join(glob.escape(root), "etc/systemd/system/*.wants", name))
+    return {"enabled": state.get("UnitFileState") in host__AT_BOOT or bool(late), "active": state.get("ActiveState") == "active"}
 
 
 def host_refresh(root: str, units: dict[str, observer_Facts]) -> observer_Facts | None:
-    path, service = (host_unit(units, name) for name in host__OTHERS[:2])
+    path, service = (host_unit(root, units, name) for name in host__OTHERS[:2])
     if not (path or service):
         return None
     flags = re.findall(
@@ -1457,6 +1459,10 @@ managed__SOURCE = (
 managed__NAMES = {managed_DRIVER: "nvidia-driver", managed_ENGINE: "docker", managed_TOOLKIT: "nvidia-container-toolkit"}
 managed_FILES = {role: [path.format(name) for path in managed__SOURCE] for role, name in managed__NAMES.items()}
 managed_FILES[managed_DRIVER] += ["/etc/apt/apt.conf.d/52difyops-nvidia-driver", "/etc/modprobe.d/difyops-nvidia-driver.conf"]
+managed_SPECIFICATION = "/etc/cdi/nvidia.yaml"
+managed_MARK = b"# Made by role nvidia_container_toolkit of collection difyops.gpu.\n"
+managed_RULES = "/var/lib/difyops/nvidia_container_toolkit/rules"
+managed_FILES[managed_TOOLKIT] += [managed_SPECIFICATION, managed_RULES]
 
 
 def managed_files(root: str, role: str) -> sysfs_Facts:
@@ -1468,6 +1474,8 @@ def managed_files(root: str, role: str) -> sysfs_Facts:
             content = None
             with contextlib.suppress(OSError), open(place, "rb") as file:
                 content = file.read()
+            if path == managed_SPECIFICATION and (not (content or b"").startswith(managed_MARK)):
+                continue
             found[path] = {"sha256": None if content is None else hashlib.sha256(content).hexdigest(), "mode": f"{mode:04o}"}
     return found
 
@@ -1982,7 +1990,7 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
         "engine": {
             **engine,
             **packages_engine(packages, rules),
-            "service": host_unit(known_units, "docker.service"),
+            "service": host_unit(root, known_units, "docker.service"),
             "managed": managed_files(root, managed_ENGINE),
             "journal": managed_document(root, managed_ENGINE),
         },

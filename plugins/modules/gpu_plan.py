@@ -320,7 +320,9 @@ options:
         choices: ["", "true", "false"]
         default: ""
       daemon_config:
-        description: Keys that are merged into C(daemon.json). All that is there besides stays to the letter.
+        description:
+          - Keys that are merged into C(daemon.json). All that is there besides stays to the letter.
+          - Values that look like secrets are refused.
         type: dict
         default: {}
       invalid_daemon_config:
@@ -396,6 +398,13 @@ options:
         type: str
         choices: [keep, remove]
         default: keep
+      legacy_containers:
+        description:
+          - Whether packages and units may change while containers run that got their GPU from NVIDIA's runtime, and lose it
+            when systemd reads its units anew. V(refuse) blocks (DG817), V(warn) is the consent.
+        type: str
+        choices: [refuse, warn]
+        default: refuse
   packages:
     description:
       - For O(scope=driver), O(scope=engine) and O(scope=toolkit), the answer of

@@ -8,35 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _plan_codes, _toolkit, _versions
-from ansible_collections.difyops.gpu.plugins.plugin_utils._engine_settings import TRUE, Settings, option_of
+from ansible_collections.difyops.gpu.plugins.module_utils import _daemon_config
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _engine_source, _plan_codes, _toolkit, _versions
+from ansible_collections.difyops.gpu.plugins.plugin_utils._engine_settings import REPLACE, TRUE, Settings, option_of
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import Block
 from ansible_collections.difyops.gpu.plugins.plugin_utils._host import Host
 
 NOTHING, RELOAD, RESTART = "none", "reload", "restart"
 RUNTIME_NAME = "nvidia"
 RUNTIME_PROGRAM = "nvidia-container-runtime"
-# What facts have in place of a secret.
-_MASK = "********"
-# What dockerd takes over at a reload, by its reference. `features` is there too, and its cdi is looked at by a start only.
-_RELOADABLE = frozenset(
-    {
-        "allow-nondistributable-artifacts",
-        "authorization-plugins",
-        "debug",
-        "default-runtime",
-        "insecure-registries",
-        "labels",
-        "live-restore",
-        "max-concurrent-downloads",
-        "max-concurrent-uploads",
-        "max-download-attempts",
-        "network-diagnostic-port",
-        "registry-mirrors",
-        "runtimes",
-        "shutdown-timeout",
-    }
-)
+_RUNTIME: Mapping[str, Any] = {"path": RUNTIME_PROGRAM, "args": []}
+# What changes nothing for containers that outlive a restart by live-restore, beside what a reload takes over: where their output goes and
+# what Docker itself logs. Whatever is about networks, storage or folders may cut them off.
+_HARMLESS = frozenset({"log-driver", "log-opts", "log-level"})
 
 
 class Wanted(NamedTuple):
@@ -67,7 +51,7 @@ def wanted(host: Host, settings: Settings, by_cdi: bool, new_engine: bool) -> Wa
     reasons = [f"daemon.json lacks what {option_of('daemon_config')} says: {', '.join(_differing(wishes, there))}"]
     reasons = reasons if _differing(wishes, there) else []
     activation = RELOAD if reasons else NOTHING
-    if any(key not in _RELOADABLE for key in _differing(wishes, there)):
+    if not all(_daemon_config.reloads(path, {*there, *wishes}) for path in _paths(wishes, there)):
         activation = RESTART
     if settings.live_restore is not None:
         stands, known = there.get("live-restore", False), _document.flag(host.facts, "engine", "live_restore")
@@ -79,6 +63,9 @@ def wanted(host: Host, settings: Settings, by_cdi: bool, new_engine: bool) -> Wa
         elif known is not None and known is not settings.live_restore:
             reasons.append(f"daemon.json has live-restore {word}, and Docker does not know it yet")
             activation = _stronger(activation, RELOAD)
+    if _is_replaced(host, settings) and RUNTIME_NAME in _document.texts(host.facts, "engine", "runtimes"):
+        # Containers that were started with it would not start again.
+        wishes["runtimes"] = {RUNTIME_NAME: dict(_RUNTIME), **_document.mapping(wishes, "runtimes")}
     if by_cdi:
         found = _cdi(host, settings, there, new_engine)
         if found.settings:
@@ -88,6 +75,11 @@ def wanted(host: Host, settings: Settings, by_cdi: bool, new_engine: bool) -> Wa
         if found.block is not None:
             return Wanted({}, NOTHING, (), found.block)
     return Wanted(wishes if _differing(wishes, there) else {}, activation, tuple(reasons))
+
+
+def _is_replaced(host: Host, settings: Settings) -> bool:
+    """Return whether a file that cannot be read gives way to one that has what is set here and nothing else."""
+    return settings.invalid_daemon_config == REPLACE and _document.text(host.facts, "engine", "daemon_config", "error") is not None
 
 
 def _stronger(one: str, other: str) -> str:
@@ -102,9 +94,10 @@ def _cdi(host: Host, settings: Settings, there: Mapping[str, Any], new_engine: b
         message = "features.cdi is false in /etc/docker/daemon.json, so that Docker gives no GPU by CDI"
         return Wanted({}, NOTHING, (), Block("engine", _plan_codes.CDI_SWITCHED_OFF, message))
     knows = _document.flag(engine, "cdi_enabled") is True
+    version = _engine_source.version(host)
     if knows and says is not False:
-        return Wanted({}, NOTHING)
-    version = _document.text(engine, "version")
+        lost = _is_replaced(host, settings) and (new_engine or not _versions.at_least(version, _toolkit.CDI_DEFAULT_SINCE))
+        return Wanted({"features": {"cdi": True}}, RESTART, ("CDI is to stay on",)) if lost else Wanted({}, NOTHING)
     if says is True:
         if new_engine or _document.flag(engine, "running") is not True:
             return Wanted({}, NOTHING)
@@ -122,7 +115,7 @@ def runtime(host: Host) -> Wanted:
     known = RUNTIME_NAME in _document.texts(host.facts, "engine", "runtimes")
     listed = _document.mapping(there, "runtimes", RUNTIME_NAME)
     if not listed and not known:
-        settings = {"runtimes": {RUNTIME_NAME: {"path": RUNTIME_PROGRAM, "args": []}}}
+        settings = {"runtimes": {RUNTIME_NAME: dict(_RUNTIME)}}
         return Wanted(settings, RELOAD, ("Docker does not know NVIDIA's runtime",))
     if listed and not known:
         return Wanted({}, RELOAD, ("daemon.json has NVIDIA's runtime, and Docker does not know it yet",))
@@ -137,15 +130,44 @@ def without_runtime(host: Host) -> list[list[str]]:
     return [*found, *([["default-runtime"]] if there.get("default-runtime") == RUNTIME_NAME else [])]
 
 
+def outlived(host: Host, options: Mapping[str, Any] | None, wishes: Mapping[str, Any] | None = None) -> bool:
+    """Return whether containers outlive a restart of Docker by live-restore, as far as settings have to do with it.
+
+    Args:
+        host: what was observed.
+        options: the options of docker_daemon_config, None where the file stays as it is.
+        wishes: settings that may have been written since the engine was started; None where there are none.
+    """
+    there = content(host)
+    coming = _document.mapping(options or {}, "settings")
+    # Docker stops them itself when it starts with a file in which live-restore is not on (moby, daemon/daemon.go).
+    after = coming.get("live-restore", there.get("live-restore"))
+    paths = [*_paths(coming, there), *_paths(wishes or {}, {})]
+    return _document.flag(host.facts, "engine", "live_restore") is True and after is True and all(_is_harmless(path) for path in paths)
+
+
+def _is_harmless(path: tuple[str, ...]) -> bool:
+    if path[0] == "features":
+        return path[1:2] in (("cdi",), ("buildkit",))
+    return path[0] in _HARMLESS or _daemon_config.reloads(path, path[:1])
+
+
+def _paths(wishes: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the path to each value that, merged into what is there, would change it."""
+    found: list[tuple[str, ...]] = []
+    for key in _differing(wishes, there):
+        value, old = wishes[key], there.get(key)
+        inner = _paths(value, old if isinstance(old, Mapping) else {}) if isinstance(value, Mapping) else []
+        found += [(key, *path) for path in inner] or [(key,)]
+    return found
+
+
 def _differing(wishes: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Return the keys whose value, merged into what is there, would change it."""
     return [key for key, value in wishes.items() if key not in there or not _holds(there[key], value)]
 
 
 def _holds(there: Any, value: Any) -> bool:
-    if isinstance(there, str) and _MASK in there:
-        # A secret, of which only the host knows whether it is the same.
-        return isinstance(value, str)
     if isinstance(value, Mapping):
         return isinstance(there, Mapping) and all(key in there and _holds(there[key], item) for key, item in value.items())
     if isinstance(value, bool) or isinstance(there, bool):

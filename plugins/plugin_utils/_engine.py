@@ -45,6 +45,9 @@ NONE, INSTALL, UPGRADE, CONFIGURE = "none", "install", "upgrade", "configure"
 NOTHING, START, RELOAD, RESTART = "none", "start", "reload", "restart"
 # The stronger one is done where several are asked for.
 _ACTIVATIONS = (NOTHING, START, RELOAD, RESTART)
+_NOT_BACK = "what a newer Docker has stored need not suit an older one"
+# What a journal says of a run that changed packages.
+_PACKAGES = "packages"
 _PREFIX_OF_ALL = re.compile(r"[0-9]+(?:\.[0-9]+){2}")
 
 
@@ -95,7 +98,7 @@ def decide(host: Host, settings: Settings, toolkit: ToolkitSettings, gpu: bool, 
         buildx: whether an image is to be built here.
     """
     facts = _document.mapping(host.facts, "engine")
-    before = _document.text(facts, "version")
+    before = _engine_source.version(host)
     start = Decision(before=before, to=before, expects=before, restart=_engine_guard.restarts(host), finishes=bool(facts.get("journal")))
     name = _document.text(facts, "name")
     if name not in (None, "docker"):
@@ -106,7 +109,7 @@ def decide(host: Host, settings: Settings, toolkit: ToolkitSettings, gpu: bool, 
     found = replace(found, injection=_injection(host, settings, toolkit, gpu, found.whole))
     found = _with_settings(host, settings, gpu, found)
     found = _with_service(host, found)
-    found = _finished(host, settings, found)
+    found = _with_unit(host, _finished(host, settings, found))
     return _guarded(host, settings, found)
 
 
@@ -153,15 +156,15 @@ def _with_packages(host: Host, settings: Settings, toolkit: ToolkitSettings, gpu
     found = replace(found, source=source, names=tuple(names), whole=whole, to=to, expects=expects)
     if backwards is not None:
         return _blocked(found, backwards)
-    held = _held(host, settings, found)
-    return _blocked(found, held) if held is not None else found
+    block = held(host, settings, found)
+    return _blocked(found, block) if block is not None else found
 
 
 def _lacks_whole(host: Host, settings: Settings, toolkit: ToolkitSettings, gpu: bool) -> list[str]:
     """Return why another Docker has to come in place of the one that is there."""
-    version = _document.text(host.facts, "engine", "version")
+    version = _engine_source.version(host)
     found = []
-    if version is not None and not _platform_packages.begins(_upstream(version), settings.version):
+    if version is not None and not _platform_packages.begins(_engine_source.upstream(version), settings.version):
         found.append(f"Docker is {version}, and {option_of('version')} is {settings.version}")
     by_cdi = (gpu and toolkit.injection == CDI) or settings.cdi == TRUE
     old = version is not None and _versions.parse(version) is not None and not _versions.at_least(version, _toolkit.CDI_FLOOR)
@@ -214,9 +217,19 @@ def _backwards(before: str | None, settings: Settings) -> Block | None:
     there, wanted = _versions.parse(before), settings.version
     if there is None or wanted is None or there.release[: wanted.count(".") + 1] <= tuple(int(part) for part in wanted.split(".")):
         return None
-    message = f"Docker is {before}, and {option_of('version')} names {wanted}: what a newer Docker has stored need not suit an older one"
+    message = f"Docker is {before}, and {option_of('version')} names {wanted}: {_NOT_BACK}"
     remedy = f"name {before} or a newer one in {option_of('version')}; to go back, do it by hand with a copy of /var/lib/docker"
     return Block("engine", _plan_codes.DOWNGRADE, message, remedy, by_wish=True)
+
+
+def backwards(found: Decision, coming: str | None) -> Block | None:
+    """Return why the Docker that comes by the packages is not brought: it is older than the one that is there. None where it is not."""
+    there, new = _versions.parse(found.before), _versions.parse(coming)
+    if there is None or new is None or new >= there:
+        return None
+    message = f"Docker is {found.before}, and {_engine_source.phrase(found.source)} has {coming}: {_NOT_BACK}"
+    remedy = f"set {option_of('source')} or {option_of('repository')} to one that has {found.before} or newer; to go back, do it by hand"
+    return Block("engine", _plan_codes.DOWNGRADE, message, f"{remedy} with a copy of /var/lib/docker", by_wish=True)
 
 
 def _refused(
@@ -284,7 +297,7 @@ def _not_from_packages(before: str | None, reasons: Sequence[str]) -> Block:
     return Block("engine", _plan_codes.NO_DOCKER_HERE, message, remedy)
 
 
-def _held(host: Host, settings: Settings, found: Decision) -> Block | None:
+def held(host: Host, settings: Settings, found: Decision) -> Block | None:
     """Return which rules keep the packages as they are. With `hold` those of the package manager are the role's own."""
     pins = _document.mappings(host.facts, "engine", "pins")
     installed = [_document.text(package, "name") or "" for package in _document.mappings(host.facts, "engine", "packages")]
@@ -301,11 +314,6 @@ def _held(host: Host, settings: Settings, found: Decision) -> Block | None:
     return Block("engine", _plan_codes.HELD_BY_OTHERS, message, remedy)
 
 
-def _upstream(version: str) -> str | None:
-    parsed = _versions.parse(version)
-    return str(parsed) if parsed is not None else None
-
-
 # -- daemon.json -----------------------------------------------------------------------------------------------------
 
 
@@ -315,11 +323,13 @@ def _injection(host: Host, settings: Settings, toolkit: ToolkitSettings, gpu: bo
         return None
     if toolkit.injection != AUTO:
         return toolkit.injection
+    if settings.cdi == FALSE:
+        return RUNTIME
     if new_engine or _document.flag(host.facts, "engine", "cdi_enabled") is True:
         return CDI
-    version = _document.text(host.facts, "engine", "version")
+    version = _engine_source.version(host)
     old = _versions.parse(version) is not None and not _versions.at_least(version, _toolkit.CDI_FLOOR)
-    return RUNTIME if old or settings.cdi == FALSE else CDI
+    return RUNTIME if old else CDI
 
 
 def _with_settings(host: Host, settings: Settings, gpu: bool, found: Decision) -> Decision:
@@ -373,8 +383,8 @@ def _with_service(host: Host, found: Decision) -> Decision:
         found = replace(found, activation=RESTART if _document.flag(facts, "running") else START)
     if _document.flag(facts, "running") is not True:
         why = (_document.text(facts, "error") or "the Docker daemon is not running").rstrip(".")
-        changes = found.daemon_config is not None or found.whole or bool(_document.mappings(facts, "broken")) or found.finishes
-        if _document.flag(facts, "service", "active") is True and not changes:
+        # Whatever changes: nobody can tell which containers run, and packages, a restart or a failed reload would stop them.
+        if isinstance(facts.get("service"), Mapping) and _document.flag(facts, "service", "active") is not False:
             message = f"docker.service runs, and Docker does not answer: {why}"
             remedy = "look at journalctl -u docker on the host; it is not restarted for you, since nobody can tell which containers run"
             return _blocked(found, Block("engine", _plan_codes.ENGINE_NOT_RUNNING, message, remedy))
@@ -398,7 +408,43 @@ def _finished(host: Host, settings: Settings, found: Decision) -> Decision:
     if found.finishes:
         names = ", ".join(container.name for container in found.restart)
         reasons.append(f"a run that was interrupted is finished{f', and {names} started again' if names else ''}")
+        found = replace(found, activation=max(found.activation, _left_over(host), key=_ACTIVATIONS.index))
+    if _repairs_engine(host) and _document.flag(facts, "running") is True:
+        found = replace(found, activation=RESTART)
     return _with_reasons(replace(found, repair=bool(broken), holds=tuple(holds)), reasons)
+
+
+def _repairs_engine(host: Host) -> bool:
+    """Return whether packages are half installed whose scripts restart Docker, or what its containers hang on, when they are finished."""
+    broken = _document.mappings(host.facts, "engine", "broken")
+    return any(_engine_source.restarts(_document.text(entry, "name") or "") for entry in broken)
+
+
+def _left_over(host: Host) -> str:
+    """Return how the engine, which runs, gets what an interrupted run changed."""
+    facts = _document.mapping(host.facts, "engine")
+    left = _document.text(facts, "journal", "activation")
+    if _document.flag(facts, "running") is not True:
+        return NOTHING
+    if left == START:
+        # Packages start Docker themselves, which may have been before its file was written; else it was started after that.
+        return RESTART if _document.text(facts, "journal", "phase") == _PACKAGES else NOTHING
+    return left if left in (RELOAD, RESTART) else NOTHING
+
+
+def _with_unit(host: Host, found: Decision) -> Decision:
+    """Block what would have to be done to a Docker that docker.service does not run."""
+    there = isinstance(_document.mapping(host.facts, "engine").get("service"), Mapping)
+    if found.blocks or found.action == INSTALL or found.activation == NOTHING or there:
+        return found
+    if _engine_source.installed_from(host) is None:
+        message = f"{found.reason}, and docker.service does not run this Docker, which was not installed from packages"
+        own = "change it the way it came (a snap has a configuration of its own)"
+        remedy = f"{own}, and set {option_of('state')} to unmanaged; or take it away first"
+    else:
+        message = f"{found.reason}, and systemd could not be asked about docker.service"
+        remedy = "see what systemctl status docker.service says on the host, then run again"
+    return _blocked(found, Block("engine", _plan_codes.NO_DOCKER_HERE, message, remedy))
 
 
 def _not_held(host: Host, settings: Settings, found: Decision) -> list[str]:
@@ -416,7 +462,7 @@ def _guarded(host: Host, settings: Settings, found: Decision) -> Decision:
     """Add who would be cut off by a restart, and whether that may be."""
     if found.blocks or found.activation != RESTART:
         return found
-    guard = _engine_guard.of(host, settings, by_packages=found.whole)
+    guard = _engine_guard.of(host, settings, outlived=_is_outlived(host, settings, found))
     block = guard.block(found.reason)
     shown = replace(found, guard=guard if guard.containers or guard.silent else None)
     if block is not None:
@@ -427,6 +473,15 @@ def _guarded(host: Host, settings: Settings, found: Decision) -> Decision:
     message = f"{', '.join(lost)}: removed when it stops (docker run --rm), and so gone after the restart of Docker"
     note = warning(_plan_codes.ENGINE_RESTART, message, "let it end first where its work counts")
     return replace(shown, warnings=(*shown.warnings, note))
+
+
+def _is_outlived(host: Host, settings: Settings, found: Decision) -> bool:
+    """Return whether containers outlive the restart by live-restore: from one patch release to the next only, and not every setting."""
+    left = _document.text(host.facts, "engine", "journal", "activation") if found.finishes else None
+    if found.whole or _repairs_engine(host) or (left and _document.text(host.facts, "engine", "journal", "phase") == _PACKAGES):
+        return False
+    # The run that was interrupted has written no more than what is set now.
+    return _daemon_settings.outlived(host, found.daemon_config, settings.daemon_config if left else None)
 
 
 def reguarded(host: Host, settings: Settings, found: Decision, reason: str) -> Decision:

@@ -78,13 +78,10 @@ class Guard:
         return Block("engine", _plan_codes.ENGINE_RESTART, message, remedy)
 
 
-def of(host: Host, settings: Settings, by_packages: bool) -> Guard:
-    """Return who is cut off by a restart of the engine that runs.
-
-    With live-restore nobody is, unless packages are exchanged: containers outlive Docker only from one patch release to the next.
-    """
+def of(host: Host, settings: Settings, outlived: bool) -> Guard:
+    """Return who is cut off by a restart of the engine that runs. Nobody is where it is `outlived` by live-restore."""
     facts = _document.mapping(host.facts, "engine")
-    if _document.flag(facts, "live_restore") is True and not by_packages:
+    if outlived:
         return Guard(settings.restart, ())
     if not isinstance(facts.get("containers"), list):
         return Guard(settings.restart, (), (_document.text(facts, "error") or "the engine told nothing of them").rstrip("."))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.difyops.gpu.plugins.module_utils import _engine
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _toolkit
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import WishError, option
 from ansible_collections.difyops.gpu.plugins.plugin_utils._sub_options import Given, Repository
@@ -97,4 +98,28 @@ def _daemon_config(value: object) -> Mapping[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         raise WishError(f"{name} has something that no JSON file can have.") from None
+    secret = _secret(plain)
+    if secret is not None:
+        # It would stand in the plan, and of what facts mask nobody can tell whether it is the same.
+        raise WishError(
+            f"{name} must hold no secrets, and {'.'.join(secret)} looks like one: set a proxy with a password in a drop-in of "
+            "docker.service that only root reads, and credentials of registries by docker login."
+        )
     return plain
+
+
+def _secret(value: Any, path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """Return the path to the first value that facts would mask, None where there is none."""
+    if isinstance(value, Mapping):
+        found = (_secret(item, (*path, key)) for key, item in value.items())
+        return next((one for one in found if one is not None), None)
+    if isinstance(value, list):
+        return next((path for item in value if _secret(item, path) is not None), None)
+    hidden: Any = value
+    for key in reversed(path):
+        hidden = {key: hidden}
+    hidden = _engine.mask(hidden)
+    for key in path:
+        hidden = hidden[key]
+    # What has the mask in it was copied out of facts.
+    return path if hidden != value or (isinstance(value, str) and _engine.MASK in value) else None

@@ -54,7 +54,10 @@ _DISTRIBUTIONS: dict[str, Names] = {
 }
 _DOCKER = Names(("docker-ce", "docker-ce-cli", "containerd.io"), "docker-compose-plugin", "docker-buildx-plugin")
 # Everything that belongs to one or the other, and so changes or goes when Docker is exchanged.
-_RUNTIMES = frozenset({"docker.io", "docker-ce", "docker", "moby-engine", "containerd", "containerd.io", "runc"})
+_ENGINES = frozenset({"docker.io", "docker-ce", "docker", "moby-engine"})
+# What others run containers with too, Kubernetes among them.
+SHARED = frozenset({"containerd", "containerd.io", "runc"})
+_RUNTIMES = _ENGINES | SHARED
 _OWN = _RUNTIMES | {
     "docker-cli",
     "docker-ce-cli",
@@ -72,6 +75,11 @@ _OWN = _RUNTIMES | {
 def is_own(name: str) -> bool:
     """Whether a package belongs to Docker, whoever built it."""
     return name in _OWN
+
+
+def is_engine(name: str) -> bool:
+    """Whether a package is Docker itself, whose version is Docker's."""
+    return name in _ENGINES
 
 
 def restarts(name: str) -> bool:
@@ -102,6 +110,23 @@ def names(here: Target, source: str) -> Names | None:
 def installed_from(host: Host) -> str | None:
     """Return the source of the Docker that is there, None where that is not from packages, or there is none."""
     return _document.text(host.facts, "engine", "origin")
+
+
+def version(host: Host) -> str | None:
+    """Return the version of the Docker that is there; of one that does not answer that of its package."""
+    told = _document.text(host.facts, "engine", "version")
+    if told is not None:
+        return told
+    for package in _document.mappings(host.facts, "engine", "packages"):
+        if is_engine(_document.text(package, "name") or ""):
+            return upstream(_document.text(package, "version"))
+    return None
+
+
+def upstream(text: str | None) -> str | None:
+    """Return the version of Docker in that of a package, None where there is none."""
+    parsed = _versions.parse((text or "").rpartition(":")[2])
+    return str(parsed) if parsed is not None else None
 
 
 def choose(here: Target, settings: Settings) -> str:

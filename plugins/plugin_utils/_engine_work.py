@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
@@ -54,7 +57,7 @@ def make(host: Host, decision: Decision, settings: Settings, told: Told) -> dict
     if transaction is not None:
         _settle(work, host, decision, settings, transaction)
     elif decision.names == () and decision.holds:
-        work.parts["pins"] = _pins(host, decision, None)
+        work.parts["pins"] = _pins(host, decision, settings, None)
     document = {**document, **work.parts, "warnings": [*document["warnings"], *work.warnings]}
     return _blocked(document, decision, work.blocks) if work.blocks else document
 
@@ -103,6 +106,8 @@ def _packages(work: Work, host: Host, decision: Decision, settings: Settings, to
         minimum=_toolkit.CDI_FLOOR if decision.whole else settings.compose_min if decision.names[0] in _COMPOSE else None,
         lockstep=False,
         is_own=_engine_source.is_own,
+        # Without a Docker they serve somebody else, unless an interrupted run has taken Docker away.
+        keeps=frozenset() if decision.finishes or _has_docker(host) else _engine_source.SHARED,
     )
     named = _engine_source.repository(host, settings, decision.source)
     finishes = decision.finishes or decision.repair
@@ -123,21 +128,39 @@ def _elsewhere(source: str | None) -> str:
 
 def _settle(work: Work, host: Host, decision: Decision, settings: Settings, transaction: Transaction) -> None:
     """Add what follows from the packages: the version, who is cut off after all, and holds."""
-    small = _compose_too_old(decision, settings, transaction)
-    if small is not None:
-        work.blocks.append(small)
+    core = [entry for entry in transaction.install if _engine_source.restarts(_bare(entry))]
+    engine = next((entry for entry in core if _engine_source.is_engine(_bare(entry))), None)
+    version = _engine_source.upstream(engine["to"]) if engine is not None else None
+    again = replace(decision, names=tuple(sorted(_touched(transaction))), to=transaction.version if decision.whole else version)
+    found = (
+        _compose_too_old(decision, settings, transaction),
+        _engine.backwards(decision, version),
+        _engine.held(host, settings, again),
+    )
+    if any(block is not None for block in found):
+        work.blocks += [block for block in found if block is not None]
         return
-    core = [entry for entry in transaction.install if _engine_source.restarts(str(entry["name"]).partition(":")[0])]
     if not decision.whole:
-        engine = next((entry for entry in core if not str(entry["name"]).startswith(("containerd", "runc"))), None)
-        version = _versions.parse(_upstream(engine["to"])) if engine is not None else None
-        work.parts.update(to=str(version) if version is not None else decision.before)
+        work.parts.update(to=version or decision.before)
         work.parts["expects"] = work.parts["to"]
         if core:
             _more_than_a_plugin(work, host, decision, settings, core)
     else:
         work.parts.update(to=transaction.version, expects=transaction.version)
-    work.parts["pins"] = _pins(host, decision, transaction)
+    work.parts["pins"] = _pins(host, decision, settings, transaction)
+
+
+def _has_docker(host: Host) -> bool:
+    return _document.text(host.facts, "engine", "name") is not None
+
+
+def _bare(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]).partition(":")[0]
+
+
+def _touched(transaction: Transaction) -> set[str]:
+    """Return those of Docker's packages that come, change or go."""
+    return {_bare(entry) for entry in (*transaction.install, *transaction.remove) if _engine_source.is_own(_bare(entry))}
 
 
 def _upstream(version: str | None) -> str | None:
@@ -163,20 +186,27 @@ def _compose_too_old(decision: Decision, settings: Settings, transaction: Transa
     return None
 
 
-def _pins(host: Host, decision: Decision, transaction: Transaction | None) -> dict[str, Any]:
+def _pins(host: Host, decision: Decision, settings: Settings, transaction: Transaction | None) -> dict[str, Any]:
+    """Return which rules are taken away for the packages and set again after them: with `hold` for all of Docker's, else the same ones."""
     here = _engine_source.target(host)
     manager = here.manager if here is not None else _package_sources.APT
+    touched = _touched(transaction) if transaction is not None else set()
+    gone = {_bare(entry) for entry in transaction.remove} if transaction is not None else set()
     pins = _document.mappings(host.facts, "engine", "pins")
-    changes = transaction is not None
-    gone = {str(entry["name"]) for entry in transaction.remove} if transaction is not None else set()
+    in_the_way = [pin for pin in pins if any(_names(pin, name) for name in touched)]
+    release = _platform_work.released(in_the_way, sorted(touched), manager, transaction is not None)
     names = [name for name in (*_platform_work.installed(host, _PLACE), *decision.names) if name not in gone]
     own = list(dict.fromkeys(name for name in names if _engine_source.is_own(name)))
-    wanted = bool(decision.holds) or _is_held(host)
-    none: dict[str, list[str]] = {"holds": [], "versionlocks": []}
-    kept = _platform_work.kept(pins, own, manager, None, changes) if wanted else none
-    release = _platform_work.released(pins, [*own, *gone], manager, changes) if wanted else none
-    return {"release": release, "files": {}, **kept}
+    if settings.hold:
+        loose = _platform_work.kept(pins, own, manager, None, False)
+        keep = {name for name in own if name in touched} | {name for kind in loose.values() for name in kind}
+    else:
+        kinds = ("hold",) if manager == _package_sources.APT else ("versionlock",)
+        keep = {name for name in own for pin in in_the_way if pin.get("kind") in kinds and _names(pin, name)}
+    again = _platform_work.kept(pins, [name for name in own if name in keep], manager, None, True)
+    return {"release": release, "files": {}, **again}
 
 
-def _is_held(host: Host) -> bool:
-    return any(pin.get("kind") in ("hold", "versionlock") for pin in _document.mappings(host.facts, "engine", "pins"))
+def _names(pin: Mapping[str, Any], name: str) -> bool:
+    pattern = _document.text(pin, "name") or ""
+    return pattern == name or fnmatch.fnmatchcase(name, pattern)

@@ -50,6 +50,10 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
     bad_range = _selector.bad_range(options["min_cuda"] or None, options["max_cuda"] or None)
     if bad_range is not None:
         raise WishError(bad_range)
+    engine, toolkit = _engine_settings.parse(options.get("engine")), _toolkit_settings.parse(options.get("toolkit"))
+    if engine.cdi == _engine_settings.FALSE and toolkit.injection == _toolkit_settings.CDI:
+        cdi, injection = _engine_settings.option_of("cdi"), _toolkit_settings.option_of("injection")
+        raise WishError(f"{cdi} is false and {injection} is cdi, which exclude each other; leave one of them at auto.")
     return Wishes(
         host=host,
         variant=options["variant"] or None,
@@ -62,8 +66,8 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         features=tuple(dict.fromkeys(options["require_features"])),
         gpus=_gpus(options["gpus"]),
         driver=_driver_settings.parse(options["driver"]),
-        engine=_engine_settings.parse(options.get("engine")),
-        toolkit=_toolkit_settings.parse(options.get("toolkit")),
+        engine=engine,
+        toolkit=toolkit,
         apply=frozenset(options["apply"]),
         fleet=options["fleet"],
         image_base=base,

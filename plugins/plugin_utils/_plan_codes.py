@@ -396,7 +396,7 @@ CODES: dict[str, Code] = {
     ),
     CONTAINERS_LOSE_GPU: Code(
         "Running containers lose their GPU at the next daemon-reload",
-        "that may be in this very run; recreate them afterwards (docker compose up --force-recreate), a restart helps until the next time",
+        "that is in this very run; recreate them afterwards (docker compose up --force-recreate), a restart helps until the next time",
     ),
     CDI_SWITCHED_OFF: Code(
         "CDI is switched off in Docker's configuration",

@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
     `title` is what they are for sentences, `origin` where they come from, `remedy` what to do where they cannot be had. `sets` are
     alternatives of names; `version` is an upstream version, what it begins with, or None; below `minimum` nothing is taken. With
     `lockstep` all have one upstream version. `is_own` tells which packages of a host may change or go for them. `preferences` is text
-    for apt that counts while the host is asked.
+    for apt that counts while the host is asked. `keeps` are own packages that may not go, since others use them here.
     """
 
     place: Place
@@ -43,6 +43,7 @@ class Wanted(NamedTuple):
     lockstep: bool
     is_own: Callable[[str], bool]
     preferences: str | None = None
+    keeps: frozenset[str] = frozenset()
 
     def query(self) -> dict[str, Any]:
         """Return the options of nvidia_packages_info."""
@@ -106,7 +107,8 @@ def transaction(wanted: Wanted, answer: Answer) -> Transaction:
         return Transaction(blocks=(_not_to_be_had(wanted, answer, bool(names)),))
     brought = {_bare(name) for name in _document.texts(answer.raw, "brought")}
     gone = [str(entry["name"]) for entry in answer.remove]
-    others = [name for name in gone if not wanted.is_own(_bare(name)) and _bare(name) not in brought]
+    ours = {_bare(name) for name in gone if wanted.is_own(_bare(name)) and _bare(name) not in wanted.keeps}
+    others = [name for name in gone if _bare(name) not in ours | brought]
     blocks = list(_package_answer.space(wanted.place, answer))
     if others:
         message = f"for {wanted.title} packages of others would be removed: {few(others)}"

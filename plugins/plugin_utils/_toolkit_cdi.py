@@ -68,11 +68,12 @@ def of(
     """
     if host.loaded is None and not driver_changes:
         message = "no NVIDIA driver is loaded, so no CDI specification can be made now"
-        return None, [warning(_plan_codes.SPECIFICATION_NOT_MADE, message, "the next run makes it when the driver is loaded")]
+        remedy = "it is made when the driver is loaded: by this run where that brings the driver, else by the next"
+        return None, [warning(_plan_codes.SPECIFICATION_NOT_MADE, message, remedy)]
     how = _how(host, settings, version, brings)
-    output = REFRESHED if how == REFRESH or _path_is_there(host, REFRESHED) else GENERATED
+    output = REFRESHED if how == REFRESH else GENERATED
     flags = _flags(host)
-    enable = how == REFRESH and (brings or _is_off(host))
+    enable = settings.cdi_refresh and how == REFRESH and (brings or _is_off(host))
     reasons = _reasons(host, choice, output, brings, driver_changes)
     if how == REFRESH and not brings:
         refresh = _document.mapping(host.facts, "toolkit", "refresh")
@@ -80,13 +81,11 @@ def of(
         reasons += [f"{', '.join(missing)} is not set, without which this Docker cannot read the specification"] if missing else []
         reasons += ["the units that keep the CDI specification up to date are not enabled"] if enable else []
     others = _left_over(host, output, made=bool(reasons))
-    paths = [path for path, _why in others]
-    if settings.stale_specs == REMOVE:
-        reasons += [f"{path} {why}, and is removed" for path, why in others]
-        notes = []
-    else:
-        notes = [warning(_plan_codes.SPECIFICATION_LEFT, f"{path} {why}") for path, why in others]
-        paths = []
+    # What the role made goes without being asked for, as the packages' own does: out of date, it would count more than a new one in /etc.
+    ours = {*_document.mapping(host.facts, "toolkit", "managed"), *_outdated(host, REFRESHED)}
+    paths = [path for path, _why in others if settings.stale_specs == REMOVE or path in ours]
+    reasons += [f"{path} {why}, and is removed" for path, why in others if path in paths]
+    notes = [warning(_plan_codes.SPECIFICATION_LEFT, f"{path} {why}") for path, why in others if path not in paths]
     if not reasons:
         return None, notes
     known = _document.texts(host.facts, "toolkit", "refresh", "feature_flags") if how == REFRESH else []
@@ -95,17 +94,28 @@ def of(
 
 
 def gone(host: Host) -> Specification | None:
-    """Return which specifications go with the toolkit: that of its units; one in /etc is left, as files of an operator are."""
-    paths = [path for path in _paths(host) if path == REFRESHED]
+    """Return which specifications go with the toolkit: that of its units, and the role's own.
+
+    Another one in /etc is left, as files of an operator are.
+    """
+    ours = _document.mapping(host.facts, "toolkit", "managed")
+    paths = [path for path in _paths(host) if path == REFRESHED or path in ours]
     return Specification(None, None, remove=tuple(paths)) if paths else None
 
 
 def _how(host: Host, settings: Settings, version: str | None, brings: bool) -> str:
-    if not settings.cdi_refresh:
+    units = _document.at(host.facts, "toolkit", "refresh") is not None
+    # Units that somebody else switched on go on making theirs.
+    if not settings.cdi_refresh and (not units or _is_off(host)):
         return GENERATE
     if brings:
         return REFRESH if version is None or _versions.at_least(version, REFRESH_SINCE) else GENERATE
-    return REFRESH if _document.at(host.facts, "toolkit", "refresh") is not None else GENERATE
+    return REFRESH if units else GENERATE
+
+
+def _outdated(host: Host, path: str) -> list[str]:
+    """Return this path where the specification there is out of date, else nothing."""
+    return [path for spec in _devices.specs_of(host.facts) if _document.text(spec, "path") == path and _document.flag(spec, "stale")]
 
 
 def _is_off(host: Host) -> bool:

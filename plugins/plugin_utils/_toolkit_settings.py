@@ -15,6 +15,7 @@ PRESENT, ABSENT, UNMANAGED = "present", "absent", "unmanaged"
 REFUSE, REPLACE = "refuse", "replace"
 CDI, RUNTIME = "cdi", "runtime"
 KEEP, REMOVE = "keep", "remove"
+WARN = "warn"
 
 # The choices of each setting that has some.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "foreign_pins": (REFUSE, REPLACE),
     "injection": (AUTO, CDI, RUNTIME),
     "stale_specs": (KEEP, REMOVE),
+    "legacy_containers": (REFUSE, WARN),
 }
 _FLAGS = ("allow_unsafe", "allow_downgrade", "pin", "cdi_refresh")
 NAMES = (*CHOICES, *_FLAGS, "version", "repository")
@@ -41,6 +43,7 @@ class Settings:
     injection: str = AUTO
     cdi_refresh: bool = True
     stale_specs: str = KEEP
+    legacy_containers: str = REFUSE
 
 
 def option_of(name: str) -> str:

@@ -14,8 +14,9 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources impor
 from ansible_collections.difyops.gpu.plugins.plugin_utils._toolkit_settings import Settings
 
 PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
-# From 1000 on apt goes back to an older version, which is what a pin is for.
-PRIORITY = 1001
+# From 1000 on apt goes back to an older version, which is what a pin is for. Not more: Ansible's apt module asks for a version with 1001,
+# and on the way back to an older one it has to win over the pin of the version that is there.
+PRIORITY = 1000
 
 _BASE = "https://nvidia.github.io/libnvidia-container"
 _KEY = f"{_BASE}/gpgkey"

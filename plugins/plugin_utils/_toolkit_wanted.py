@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.difyops.gpu.plugins.module_utils import _managed
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _daemon_settings,
     _devices,
@@ -33,6 +34,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._package_sources impor
 from ansible_collections.difyops.gpu.plugins.plugin_utils._toolkit_cdi import Specification
 from ansible_collections.difyops.gpu.plugins.plugin_utils._toolkit_settings import (
     ABSENT,
+    REFUSE,
     REPLACE,
     RUNTIME,
     UNMANAGED,
@@ -44,6 +46,7 @@ NONE, INSTALL, UPGRADE, CONFIGURE, REMOVE = "none", "install", "upgrade", "confi
 NOTHING, RELOAD = "none", "reload"
 # What the package manager itself keeps and can be told to forget. The others are in files that somebody wrote.
 _REPLACEABLE = ("hold", "versionlock")
+_DOCKER = "docker"
 _OF_A_DRIVER = re.compile(r"version [0-9]{3,}")
 
 
@@ -95,7 +98,7 @@ def decide(host: Host, choice: _devices.Choice | None, settings: Settings, injec
         found = _with_pins(host, settings, found)
     if not found.blocks:
         found = _with_injection(host, choice, settings, found, driver_changes)
-    found = _with_containers(host, found)
+    found = _with_containers(host, settings, found)
     if found.action == NONE and not found.blocks:
         return replace(found, reason=_fine(injection))
     return found
@@ -115,7 +118,7 @@ def _with_packages(host: Host, settings: Settings, found: Decision) -> Decision:
     if broken:
         text = f"packages are half installed and are finished: {', '.join(broken)}"
         found = replace(found, repair=True, action=CONFIGURE, reasons=(text,), reason=text)
-    refused = _refused(found.before, settings)
+    refused = _refused(highest(host), settings)
     if refused is not None:
         return replace(found, blocks=(refused,))
     if not reasons:
@@ -126,7 +129,7 @@ def _with_packages(host: Host, settings: Settings, found: Decision) -> Decision:
         found,
         action=INSTALL if found.before is None else UPGRADE,
         to=version,
-        expects=version or f"{_toolkit.FIRST_SAFE} or newer",
+        expects=version or f"{floor(host, settings)} or newer",
         version=version,
         brings=True,
         reasons=together,
@@ -152,8 +155,28 @@ def _lacks(host: Host, settings: Settings, before: str | None) -> list[str]:
     if _toolkit.is_unsafe(before) and settings.version is None:
         found.append(_platform.unsafe(before))
     if _document.flag(host.facts, "toolkit", "lockstep") is False:
-        found.append("its packages have different versions")
+        found.append(f"its packages have different versions ({', '.join(_versions_of(host))})")
     return found
+
+
+def highest(host: Host) -> str | None:
+    """Return the newest version that a package of the toolkit has; None where none is installed, or no version can be read."""
+    known = (_versions.parse(version) for version in (_document.text(host.facts, "toolkit", "version"), *_versions_of(host)))
+    found = [version for version in known if version is not None]
+    return str(max(found)) if found else None
+
+
+def floor(host: Host, settings: Settings) -> str:
+    """Return the version below which nothing is taken where none is named: neither an unsafe one, nor an older one without consent."""
+    there = highest(host)
+    older = there is None or settings.allow_downgrade or _toolkit.is_unsafe(there) is not False
+    return _toolkit.FIRST_SAFE if there is None or older else there
+
+
+def _versions_of(host: Host) -> list[str]:
+    """Return the versions of the packages, each once."""
+    known = _document.mapping(host.facts, "toolkit", "packages")
+    return sorted({str(version).partition("-")[0] for version in known.values() if version}) or ["unknown"]
 
 
 def _refused(before: str | None, settings: Settings) -> Block | None:
@@ -192,7 +215,10 @@ def is_ours(host: Host, pin: Mapping[str, Any]) -> bool:
     path = _document.text(pin, "path")
     if path is not None and (path in managed or TOOLKIT.name in path):
         return True
-    return pin.get("kind") in _REPLACEABLE and bool(managed)
+    # A hold of the role goes with its preference, a lock of versions with the role's mark: rpm has no preferences.
+    if pin.get("kind") == "hold":
+        return TOOLKIT.preferences in managed
+    return pin.get("kind") in _REPLACEABLE and _managed.RULES in managed
 
 
 def _held(host: Host, settings: Settings, found: Decision) -> Block | None:
@@ -211,8 +237,9 @@ def _held(host: Host, settings: Settings, found: Decision) -> Block | None:
 
 def _with_pins(host: Host, settings: Settings, found: Decision) -> Decision:
     """Add what of pins and repository differs, where the toolkit is ours: the operator named it, or a file of the role is there."""
-    managed = _document.mapping(host.facts, "toolkit", "managed")
-    keeps = found.brings or bool(managed) or settings.version is not None
+    # A specification may also be made for a toolkit that somebody else brought.
+    ours = set(_document.mapping(host.facts, "toolkit", "managed")) - {_managed.SPECIFICATION}
+    keeps = found.brings or bool(ours) or settings.version is not None
     found = replace(found, keeps=keeps)
     here = _toolkit_source.target(host)
     if found.brings or not keeps or here is None or found.before is None:
@@ -231,8 +258,8 @@ def _differences(host: Host, settings: Settings, here: _driver_source.Target, ve
     for path, file in wanted.items():
         if not _package_sources.is_there(managed, path, file):
             found.append(f"{path} differs" if path in managed else f"{path} is missing")
-    if not settings.pin and TOOLKIT.preferences in managed:
-        found.append(f"{TOOLKIT.preferences} is to go")
+    if not settings.pin and (TOOLKIT.preferences in managed or _managed.RULES in managed):
+        found.append(f"{option_of('pin')} is false, and the role's rules that keep the version are to go")
     if settings.pin:
         kind, word = ("hold", "held") if here.manager == APT else ("versionlock", "locked")
         names = _platform_packages.loose(pins(host), kind, installed(host), version)
@@ -279,12 +306,12 @@ def _with_reasons(found: Decision, reasons: Sequence[str]) -> Decision:
     return replace(found, action=CONFIGURE if found.action == NONE else found.action, reasons=together, reason="; ".join(together))
 
 
-def _with_containers(host: Host, found: Decision) -> Decision:
+def _with_containers(host: Host, settings: Settings, found: Decision) -> Decision:
     """Add the running containers that have a GPU, with what each needs after a change of packages."""
     listed = []
     for entry in _document.mappings(host.facts, "engine", "gpu_containers"):
         how = _document.text(entry, "how") or ""
-        needs, reason = _needs(how, found)
+        needs, reason = _needs(host, how, found)
         name = _document.text(entry, "name") or _document.text(entry, "id") or "unknown"
         listed.append(
             {
@@ -297,21 +324,34 @@ def _with_containers(host: Host, found: Decision) -> Decision:
             }
         )
     lose = [entry["name"] for entry in listed if entry["needs"] == "recreate"]
-    notes = found.warnings
-    if lose and not found.blocks:
-        message = f"{', '.join(lose)} got a GPU from NVIDIA's runtime, and new packages make systemd read its units anew"
-        notes = (*notes, warning(_plan_codes.CONTAINERS_LOSE_GPU, message))
-    return replace(found, containers=tuple(listed), warnings=notes)
+    found = replace(found, containers=tuple(listed))
+    if not lose or found.blocks:
+        return found
+    cause = "packages that change make" if found.brings or found.repair else "switching on units makes"
+    message = f"{', '.join(lose)} got a GPU the legacy way, and {cause} systemd read its units anew, at which it is lost"
+    if settings.legacy_containers == REFUSE:
+        remedy = f"recreate them afterwards, and set {option_of('legacy_containers')} to warn to consent; or stop them first"
+        return replace(found, blocks=(Block("toolkit", _plan_codes.CONTAINERS_LOSE_GPU, message, remedy, by_wish=True),))
+    return replace(found, warnings=(*found.warnings, warning(_plan_codes.CONTAINERS_LOSE_GPU, message)))
 
 
-def _needs(how: str, found: Decision) -> tuple[str, str]:
-    if not found.brings or found.blocks:
+def _needs(host: Host, how: str, found: Decision) -> tuple[str, str]:
+    # systemctl enable reads all units anew, as the scripts of packages do. To start a unit again does not.
+    reads_units = found.brings or found.repair or (found.cdi is not None and found.cdi.enable)
+    if not reads_units or found.blocks:
         return "nothing", "nothing changes for it"
-    if how in ("runtime", "request"):
+    by_cdi = how == "cdi" or (how == "request" and _gives_by_cdi(host))
+    if how in ("runtime", "request") and not by_cdi:
         return "recreate", "it loses its GPU at the next daemon-reload, and a new container does not"
-    if _toolkit.is_unsafe(found.before) and how == "cdi":
+    if found.brings and _toolkit.is_unsafe(found.before) and by_cdi:
         return "restart", f"it was started with toolkit {found.before}, which has a known container escape"
     return "nothing", "its devices are its own"
+
+
+def _gives_by_cdi(host: Host) -> bool:
+    """Whether the engine takes --gpus as a wish for CDI devices."""
+    version = _document.text(host.facts, "engine", "version")
+    return _document.flag(host.facts, "engine", "cdi_enabled") is True and _versions.at_least(version, _toolkit.GPUS_BY_CDI_SINCE)
 
 
 # -- removal ---------------------------------------------------------------------------------------------------------
@@ -328,7 +368,7 @@ def _absent(host: Host, found: Decision) -> Decision:
         return replace(found, reason="the toolkit is not there, as is wanted")
     what = f"NVIDIA Container Toolkit {found.before}" if found.before else "what is left of the NVIDIA Container Toolkit"
     reason = f"{option_of('state')} is {ABSENT}, and {what} is there"
-    options = {"settings": {}, "absent": keys, "invalid": "refuse"} if keys else None
+    options = _forgets_runtime(keys) if keys else None
     running = _document.flag(host.facts, "engine", "running") is True
     found = replace(
         found,
@@ -349,6 +389,13 @@ def _absent(host: Host, found: Decision) -> Decision:
     users = [
         entry for entry in _document.mappings(host.facts, "engine", "gpu_containers") if entry.get("how") in ("cdi", "runtime", "request")
     ]
+    engine = _document.mapping(host.facts, "engine")
+    unknown = not isinstance(engine.get("gpu_containers"), list) and _document.text(engine, "name") == _DOCKER
+    if unknown and _document.flag(engine, "service", "active") is not False:
+        why = (_document.text(engine, "error") or "Docker told nothing of them").rstrip(".")
+        message = f"{reason}, and which running containers got their GPUs by it could not be asked: {why}"
+        remedy = "run with root, or bring Docker to answer, then run again"
+        return replace(found, blocks=(Block("toolkit", _plan_codes.GPU_IN_USE, message, remedy),))
     if users:
         names = ", ".join(_document.text(entry, "name") or _document.text(entry, "id") or "a container" for entry in users)
         message = f"{reason}, and running containers got their GPUs by it: {names}"
@@ -358,3 +405,12 @@ def _absent(host: Host, found: Decision) -> Decision:
         message = f"{reason}, and {', '.join(_platform_packages.words(pin) for pin in rules)}"
         return replace(found, blocks=(Block("toolkit", _plan_codes.HELD_BY_OTHERS, message, "take the holds away, then run again"),))
     return found
+
+
+def _forgets_runtime(keys: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return the options by which Docker forgets NVIDIA's runtime at a reload: it keeps its value for a key that is not there any more."""
+    default, runtimes = ["default-runtime"], [list(key) for key in keys if key[0] == "runtimes"]
+    settings: dict[str, Any] = {"runtimes": {}} if runtimes else {}
+    if default in [list(key) for key in keys]:
+        settings["default-runtime"] = "runc"
+    return {"settings": settings, "absent": runtimes, "invalid": "refuse"}

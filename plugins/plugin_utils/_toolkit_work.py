@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.difyops.gpu.plugins.module_utils import _managed
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _package_answer,
     _package_sources,
@@ -30,6 +31,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._toolkit_wanted import
 
 _PLACE = _package_sources.TOOLKIT
 _TITLE = "the NVIDIA Container Toolkit"
+_RULES = "Holds and version locks of the container toolkit were set by the role difyops.gpu.nvidia_container_toolkit.\n"
 
 
 def make(host: Host, decision: Decision, settings: Settings, told: Told) -> dict[str, Any]:
@@ -91,14 +93,14 @@ def _presence(work: Work, host: Host, decision: Decision, settings: Settings, he
     named = _toolkit_source.repository(host, settings)
     version = decision.before
     if decision.brings:
-        floor = None if decision.version is not None else _toolkit.FIRST_SAFE
+        floor = None if decision.version is not None else _toolkit_wanted.floor(host, settings)
         apt_rules = here.manager == APT and decision.version is not None
         wanted = Wanted(
             place=_PLACE,
             manager=here.manager,
             title=_TITLE,
             origin="NVIDIA's repository" if not settings.repository.url else f"the repository {settings.repository.url}",
-            remedy=_remedy(settings),
+            remedy=_remedy(settings, floor),
             sets=(_toolkit_source.PACKAGES,),
             version=decision.version,
             minimum=floor,
@@ -121,9 +123,12 @@ def _presence(work: Work, host: Host, decision: Decision, settings: Settings, he
         work.parts["pins"] = _pins(host, settings, here, version, decision.brings)
 
 
-def _remedy(settings: Settings) -> str:
+def _remedy(settings: Settings, floor: str | None) -> str:
     named = f"set {option_of('version')} to one that has all four packages, or leave it empty; " if settings.version else ""
-    return f"{named}complete the mirror, or set {option_of('repository')} to one that has {_toolkit.FIRST_SAFE} or newer"
+    wanted = floor or _toolkit.FIRST_SAFE
+    kept = wanted != _toolkit.FIRST_SAFE
+    older = f"; or set {option_of('allow_downgrade')} to true: {wanted} is installed, and nothing older is taken unasked" if kept else ""
+    return f"{named}complete the mirror, or set {option_of('repository')} to one that has {wanted} or newer{older}"
 
 
 def _pins(host: Host, settings: Settings, here: Target, version: str, changes: bool) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def _pins(host: Host, settings: Settings, here: Target, version: str, changes: b
         release = release if changes else _platform_work.released(mine, names, here.manager, True)
         return {
             "release": release,
-            "files": {path: None for path in (_PLACE.preferences,) if path in managed},
+            "files": {path: None for path in (_PLACE.preferences, _managed.RULES) if path in managed},
             "holds": [],
             "versionlocks": [],
         }
@@ -146,6 +151,8 @@ def _pins(host: Host, settings: Settings, here: Target, version: str, changes: b
         release = _platform_work.released(rules, names, here.manager, True)
         kept["versionlocks"] = list(names)
     files = {_PLACE.preferences: _toolkit_source.preferences(version)} if here.manager == APT else {}
+    if changes or kept["versionlocks"] or kept["holds"]:
+        files[_managed.RULES] = _package_sources.rendered(_RULES)
     return {"release": release, "files": files, **kept}
 
 
@@ -157,7 +164,7 @@ def _removal(work: Work, host: Host, decision: Decision, here: Target, told: Tol
     names = list(dict.fromkeys([*_toolkit_source.PACKAGES, *_platform_packages.of_kind(rules, "hold")]))
     work.parts.update(query=_platform_packages.absent(_PLACE), to=None, expects=None)
     # With the content null each of these files goes, after the packages.
-    files = {path: None for path in (*_PLACE.all_of_repository, _PLACE.preferences) if path in managed}
+    files = {path: None for path in (*_PLACE.all_of_repository, _PLACE.preferences, _managed.RULES) if path in managed}
     release = _platform_work.released(rules, names, here.manager, True)
     work.parts["pins"] = {"release": release, "files": files, "holds": [], "versionlocks": []}
     if answer is None:

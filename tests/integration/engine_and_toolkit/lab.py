@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from diagnosis.lab import SM, VARIANT
 from driver import lab as driver_lab
-from driver.families import ASIDE, SOURCES, STUBS_ONLY
+from driver.families import ASIDE, SOURCES, STUBS_ONLY, WITHOUT_LISTS
 from driver.lab import PLAN, PLAYBOOK, DriverFleet, DriverHost, sections
 
 from .families import FINGERPRINT, FOUR, Family
@@ -202,7 +202,8 @@ class PlatformHost(DriverHost):
             return
         self._undo.clear()
         self.fleet.simhost("reset", self.name)
-        self.sh(f"systemctl reset-failed\nif [ -e {ASIDE} ]; then mv {ASIDE} {SOURCES}; fi")
+        # Lists of the stubs alone would say that Debian has no engine; a fresh host has none.
+        self.sh(f"systemctl reset-failed\nif [ -e {ASIDE} ]; then mv {ASIDE} {SOURCES}; fi\n{WITHOUT_LISTS}")
 
     def stubs_only(self) -> None:
         """Put Debian's own sources aside, so that apt does not look through all of Debian again and again."""
@@ -210,7 +211,8 @@ class PlatformHost(DriverHost):
 
     def _own_profile(self) -> None:
         self._profile(self.own)
-        self._sh("systemctl restart nvidia-cdi-refresh.service")
+        # The daemon ends with the driver's modules, and the next run would have something to do.
+        self._sh("systemctl restart nvidia-cdi-refresh.service; systemctl start nvidia-persistenced.service")
 
     def _profile(self, name: str, *overrides: str) -> None:
         self.fleet.simhost("profile", self.name, name, "driver_version=", "driver_flavour=", "cdi=no", *overrides)

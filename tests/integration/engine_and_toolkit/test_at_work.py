@@ -41,7 +41,7 @@ class Work(PlatformHost):
         super().heal()
         self.sh(f"""
             while mountpoint -q /etc/docker; do umount /etc/docker; done
-            rm -f {DAEMON_JSON}.* {OLD_SPEC}*
+            rm -f {DAEMON_JSON}.* {OLD_SPEC}* {JOURNAL}
             if ! cmp -s {GOOD} {DAEMON_JSON}; then cp -p {GOOD} {DAEMON_JSON}; {RESTART}; fi
             systemctl start docker.service
         """)
@@ -196,6 +196,27 @@ def test_a_run_that_is_killed_while_the_engine_restarts_is_finished_by_the_next(
     work.provision(**wishes).quiet()
 
 
+def test_a_container_that_does_not_start_again_is_named(work: Work) -> None:
+    # It starts once, and never again.
+    once = "sh -c 'test -e /tmp/once && exit 7; touch /tmp/once; exec sleep infinity'"
+    work.start("once", gpu=False, command=once)
+    before = states(work, "dify")
+    wishes = {"toolkit_version": OLD, "engine_daemon_config": OTHER_LOG, "engine_restart": "if_needed"}
+    run = work.provision(**wishes).ends("failed", "once", "docker logs", code="DG810")
+    assert run.run.rc != 0 and "dify" not in run.record["message"], run.record
+    work.restarted(before)
+    assert [one["name"] for one in work.facts()["engine"]["journal"]["containers"]] == ["dify", "once"], work.facts()["engine"]["journal"]
+    # It is not forgotten, and nobody else is cut off for it.
+    before = states(work, "dify")
+    work.provision(**wishes).ends("failed", "once", code="DG810")
+    assert states(work, "dify") == before
+    # Its operator does as it is told.
+    work.sh("docker rm --force once")
+    work.provision(**wishes).ends("changed")
+    assert work.facts()["engine"]["journal"] is None and states(work, "dify") == before
+    work.provision(**wishes).quiet()
+
+
 def test_an_engine_that_was_stopped_is_started(work: Work) -> None:
     work.sh("systemctl stop docker.socket docker.service")
     told = work.check(toolkit_version=OLD)
@@ -268,6 +289,8 @@ def test_a_gpu_that_was_given_the_legacy_way_is_lost_at_a_daemon_reload_and_by_c
     assert "not permitted" in refused, refused
     work.proven("dify")
     run = work.check(toolkit_version=NEWEST)
+    run.blocked("toolkit", "DG817", "legacy")
+    run = work.check(toolkit_version=NEWEST, toolkit_legacy_containers="warn")
     needs = {one["name"]: (one["how"], one["needs"]) for one in run.first("toolkit")["containers"]}
     assert needs == {"dify": ("cdi", "nothing"), "legacy": ("runtime", "recreate")}, run.first("toolkit")["containers"]
     run.warned("toolkit", "DG817", "legacy")
@@ -300,7 +323,7 @@ def test_a_specification_of_other_mig_devices_is_made_anew(work: Work) -> None:
     work.profile(profile="a100-mig-550")
     work.provision(toolkit_version=OLD)
     before = work.described()["devices"]
-    device = [line for line in work.sh("cat /etc/simgpu/profile").splitlines() if line.startswith("gpu.0.mig_device.")][-1]
+    device = next(line for line in work.sh("cat /etc/simgpu/profile").splitlines() if line.startswith("gpu.0.mig_device."))
     work.sh(f"sed -i '/^{device.partition('=')[0]}=/d' /etc/simgpu/profile")
     assert [spec["stale"] for spec in work.facts()["toolkit"]["cdi"]["specs"]] == [True]
     work.provision(toolkit_version=OLD).ends("changed")
@@ -319,6 +342,21 @@ def test_a_second_specification_is_a_warning_and_goes_by_consent(work: Work) -> 
     work.provision(toolkit_version=OLD, toolkit_stale_specs="remove").ends("changed")
     assert work.sh(f"cat {OLD_SPEC}.before-difyops") == text
     work.described()
+    work.proven()
+
+
+def test_where_no_specification_can_be_made_it_is_said_why(work: Work) -> None:
+    work.sh("rm -r /var/run/cdi; touch /var/run/cdi")
+    work.undo("rm -rf /var/run/cdi; systemctl reset-failed nvidia-cdi-refresh.service; systemctl restart nvidia-cdi-refresh.service")
+    before = work.state("dify")
+    run = work.provision(toolkit_version=OLD).ends("failed", SPEC, "there is none", "nvidia-ctk", code="DG814")
+    # In the words of nvidia-ctk, not of systemd.
+    assert run.run.rc != 0 and "exited" not in run.record["message"] and "said nothing" not in run.record["message"], run.record
+    assert work.state("dify") == before
+    work.sh("rm /var/run/cdi")
+    work.provision(toolkit_version=OLD).ends("changed")
+    work.described()
+    work.start("dify")
     work.proven()
 
 
@@ -345,7 +383,8 @@ def test_packages_of_two_versions_are_brought_together(work: Work) -> None:
 
 def test_a_hold_of_somebody_else_is_named_and_replaced_where_that_is_wished(work: Work) -> None:
     # Without the mark of ours, a hold is of somebody else.
-    work.sh("rm -f /etc/apt/preferences.d/*difyops*; apt-mark unhold $(apt-mark showhold) > /dev/null; apt-mark hold libnvidia-container1")
+    unhold = f"apt-mark unhold {' '.join(FOUR)} > /dev/null"
+    work.sh(f"rm /etc/apt/preferences.d/difyops-nvidia-container-toolkit.pref; {unhold}; apt-mark hold libnvidia-container1")
     before = work.whole()
     work.provision(toolkit_version=NEWEST).blocked(
         "toolkit", "DG777", "libnvidia-container1", "nvidia_container_toolkit_foreign_pins"

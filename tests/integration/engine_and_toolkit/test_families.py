@@ -16,6 +16,9 @@ from driver.lab import same
 from .families import FAMILIES, FOUR, NEWEST, OLD, UNSAFE, Family
 from .lab import IDLE, PlatformFleet, PlatformHost
 
+# How the runtime gives GPUs.
+CONFIG = "/etc/nvidia-container-runtime/config.toml"
+
 
 @dataclass
 class Life:
@@ -122,8 +125,8 @@ def test_removal_leaves_the_host_as_it_was_before(life: Life) -> None:
     run = host.provision(toolkit_state="absent").ends("changed")
     assert run.last("toolkit")["action"] == "remove"
     assert host.toolkit() == {}
-    # Written by the package's script and not its own: rpm leaves it, as with the genuine packages.
-    host.sh("rm -rf /etc/nvidia-container-runtime")
+    # Written by the script of the package and none of its files: no package manager takes it away, as with the genuine packages.
+    host.sh(f"rm {CONFIG} && rmdir {CONFIG.rpartition('/')[0]}")
     same(life.without, host.snapshot())
     host.provision(toolkit_state="absent").quiet()
 

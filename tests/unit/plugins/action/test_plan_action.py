@@ -154,6 +154,8 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"service_name": "dify_gpu"}, "service_name (dify_service_name) must be of lower case"),
         ({"environment": {"HF_TOKEN": "hunter2"}}, "environment (dify_environment) has HF_TOKEN, which looks like a secret"),
         ({"environment": {"api_key": "hunter2"}}, "environment (dify_environment) has api_key, which looks like a secret"),
+        ({"engine": {"cdi": False}, "toolkit": {"injection": "cdi"}}, "engine.cdi (container_engine_cdi) is false and toolkit.injection"),
+        ({"engine": {"daemon_config": {"labels": ["api_key=hunter2"]}}}, "must hold no secrets, and labels looks like one"),
         ({"environment": {"A B": "1"}}, "no name of an environment variable"),
         ({"environment": {"A": ["1"]}}, "the value of A must be text"),
         ({"environment": {"A": "a\x00b"}}, "A holds a control character"),

@@ -133,6 +133,12 @@ def test_docker_without_plugins(engine, programs, tmp_path):
     assert (facts["compose_version"], facts["buildx_version"], facts["podman_version"]) == (None, None, None)
 
 
+def test_plugins_without_an_engine(programs, tmp_path):
+    programs("docker-compose", METADATA + "2.40.0")
+    facts, _names = gathered(tmp_path)
+    assert (facts["name"], facts["compose_version"], facts["buildx_version"]) == (None, "2.40.0", None)
+
+
 def test_where_plugins_are(monkeypatch):
     asked = []
     monkeypatch.setattr(_command, "find", lambda name, search=(): asked.append((name, list(search))))

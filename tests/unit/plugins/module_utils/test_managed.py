@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _managed
@@ -18,9 +19,10 @@ def test_a_file_of_a_role(tmp_path, role, path):
     file.parent.mkdir(parents=True)
     (file.parent / f"{file.name}.bak").write_text("another")
     assert _managed.files(str(tmp_path), role) == {}
-    file.write_bytes(b"text\n")
+    text = _managed.MARK + b"text\n"
+    file.write_bytes(text)
     file.chmod(0o640)
-    assert _managed.files(str(tmp_path), role) == {path: {"sha256": hashlib.sha256(b"text\n").hexdigest(), "mode": "0640"}}
+    assert _managed.files(str(tmp_path), role) == {path: {"sha256": hashlib.sha256(text).hexdigest(), "mode": "0640"}}
     assert [other for other in _managed.FILES if _managed.files(str(tmp_path), other)] == [role]
 
 
@@ -28,10 +30,28 @@ def test_the_files_of_each_role():
     assert {role: len(paths) for role, paths in _managed.FILES.items()} == {
         "nvidia_driver": 7,
         "container_engine": 5,
-        "nvidia_container_toolkit": 5,
+        "nvidia_container_toolkit": 7,
     }
     assert "/etc/apt/sources.list.d/difyops-docker.sources" in _managed.FILES["container_engine"]
     assert "/etc/pki/rpm-gpg/RPM-GPG-KEY-difyops-nvidia-container-toolkit" in _managed.FILES["nvidia_container_toolkit"]
+
+
+def test_a_specification_without_the_mark_is_an_operators(tmp_path):
+    file = tmp_path / _managed.SPECIFICATION[1:]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"---\n" + _managed.MARK)
+    assert _managed.files(str(tmp_path), "nvidia_container_toolkit") == {}
+
+
+@pytest.mark.parametrize("tasks", ["nvidia_container_toolkit/tasks/cdi_generate.yml", "nvidia_driver/tasks/cdi.yml"])
+def test_roles_write_the_mark_that_is_looked_for(tasks):
+    text = (Path(__file__).parents[4] / "roles" / tasks).read_text(encoding="utf-8")
+    assert f'line: "{_managed.MARK.decode().strip()}"' in text
+
+
+def test_the_role_marks_its_rules_where_that_is_looked_for():
+    text = (Path(__file__).parents[4] / "roles/nvidia_container_toolkit/vars/main.yml").read_text(encoding="utf-8")
+    assert f"__nvidia_container_toolkit_rules: {_managed.RULES}\n" in text
 
 
 def test_what_is_there_and_is_no_file(tmp_path):

@@ -121,9 +121,21 @@ def test_where_there_is_no_unit(tmp_path):
     absent = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
     assert _host.refresh(str(tmp_path), {}) is None
     assert _host.refresh(str(tmp_path), {f"{REFRESH}.path": absent, f"{REFRESH}.service": absent}) is None
-    assert _host.unit({}, "docker.service") is _host.unit({"docker.service": absent}, "docker.service") is None
+    root = str(tmp_path)
+    assert _host.unit(root, {}, "docker.service") is _host.unit(root, {"docker.service": absent}, "docker.service") is None
     masked = {"LoadState": "masked", "ActiveState": "inactive", "UnitFileState": "masked"}
-    assert _host.unit({"docker.service": masked}, "docker.service") == {"enabled": False, "active": False}
+    assert _host.unit(root, {"docker.service": masked}, "docker.service") == {"enabled": False, "active": False}
+
+
+@pytest.mark.parametrize(("state", "linked", "enabled"), [("disabled", True, True), ("disabled", False, False), ("masked", True, False)])
+def test_systemd_does_not_know_yet_that_a_unit_was_switched_on(tmp_path, state, linked, enabled):
+    folder = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    folder.mkdir(parents=True)
+    if linked:
+        # Of the host, so that it leads nowhere where its root is elsewhere.
+        (folder / "docker.service").symlink_to("/usr/lib/systemd/system/docker.service.elsewhere")
+    said = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": state}
+    assert _host.unit(str(tmp_path), {"docker.service": said}, "docker.service") == {"enabled": enabled, "active": True}
 
 
 def test_systemd_is_asked_once_for_all_units(monkeypatch, tmp_path):

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _dnf
+from ansible_collections.difyops.gpu.plugins.module_utils import _daemon_config, _dnf
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _platform_document, _toolkit, _toolkit_settings, _toolkit_source
 from ansible_collections.difyops.gpu.plugins.plugin_utils._findings import WishError
 from hypothesis import given
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from platform_scenarios import PACKAGES, answer, bare, codes, toolkit, with_engine, with_toolkit
 
 PREF = "/etc/apt/preferences.d/difyops-nvidia-container-toolkit.pref"
+MARK = "/var/lib/difyops/nvidia_container_toolkit/rules"
+MARKED = {MARK: {"sha256": "x", "mode": "0644"}}
 OLD_SPEC = {"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "devices": ["0", "all"], "stale": True, "reasons": ["made for 535"]}
 
 
@@ -74,7 +77,7 @@ def test_all_four_come_in_one_version_and_stay() -> None:
     made = toolkit(facts, answer(query, "1.20.1", sources=sources))
     assert (made["exact"], made["to"], made["repository"]) == (True, "1.20.1", None)
     assert made["packages"]["specs"] == [f"{name}=1.20.1-1" for name in PACKAGES]
-    assert made["pins"]["holds"] == list(PACKAGES) and list(made["pins"]["files"]) == [PREF]
+    assert made["pins"]["holds"] == list(PACKAGES) and list(made["pins"]["files"]) == [PREF, MARK]
     assert "Pin: version 1.20.1-*" in made["pins"]["files"][PREF]["content"]
     missing = toolkit(
         facts,
@@ -118,6 +121,14 @@ def test_rules_of_others_stay_unless_they_may_go() -> None:
     assert codes(toolkit(host("1.17.8", pins=[hold]))) == ["DG777"]
     assert toolkit(host("1.17.8", pins=[hold]), foreign_pins="replace")["blocked"] == []
     assert toolkit(host("1.17.8", pins=[hold], managed={PREF: {"sha256": "x", "mode": "0644"}}))["blocked"] == []
+    # The role's repository alone says nothing of a hold: its own goes with a preference. A lock of versions has nothing else.
+    source = {"/etc/apt/sources.list.d/difyops-nvidia-container-toolkit.sources": {"sha256": "x", "mode": "0644"}}
+    assert codes(toolkit(host("1.17.8", pins=[hold], managed=source))) == ["DG777"]
+    lock = {**hold, "kind": "versionlock"}
+    repo = {"/etc/yum.repos.d/difyops-nvidia-container-toolkit.repo": {"sha256": "x", "mode": "0644"}}
+    assert codes(toolkit(host("1.17.8", pins=[lock], managed=repo))) == ["DG777"]
+    assert toolkit(host("1.17.8", pins=[lock], managed=MARKED))["blocked"] == []
+    assert codes(toolkit(host("1.17.8", pins=[lock], managed={"/etc/cdi/nvidia.yaml": {"sha256": "x", "mode": "0644"}}))) == ["DG777"]
     driver = {"kind": "preference", "name": "*nvidia*", "value": "version 580.95.05-* priority 1000", "path": "/etc/apt/preferences.d/nv"}
     assert toolkit(host("1.17.8", pins=[driver]), version="1.20.1")["blocked"] == []
     away = {"kind": "preference", "name": "*nvidia-container*", "value": "version * priority -1", "path": "/etc/apt/preferences.d/no"}
@@ -193,6 +204,14 @@ def test_a_second_specification_goes_by_consent_only() -> None:
     assert made["cdi"]["remove"] == ["/etc/cdi/nvidia.yaml"] and codes(made, "warnings") == []
 
 
+def test_one_that_the_role_made_goes_by_itself() -> None:
+    both = host(managed={"/etc/cdi/nvidia.yaml": {"sha256": "x", "mode": "0644"}})
+    both["toolkit"]["cdi"]["specs"].append(OLD_SPEC)
+    made = toolkit(both)
+    assert made["cdi"]["remove"] == ["/etc/cdi/nvidia.yaml"] and codes(made, "warnings") == []
+    assert set(toolkit(both, state="absent")["cdi"]["remove"]) == {"/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"}
+
+
 def test_without_a_driver_the_packages_come_and_no_specification() -> None:
     facts = host(None)
     facts["driver"]["loaded"] = None
@@ -204,11 +223,109 @@ def test_running_containers_are_told_what_they_need() -> None:
     ways = ("cdi", "runtime", "request", "privileged")
     users = [{"id": f"id{how}", "name": how, "image": "x", "how": how} for how in ways]
     facts = with_toolkit(with_engine(bare(), gpu_containers=users), "1.17.8")
-    made = toolkit(facts)
+    made = toolkit(facts, legacy_containers="warn")
     assert [container["needs"] for container in made["containers"]] == ["restart", "recreate", "recreate", "nothing"]
     assert [note for note in made["warnings"] if note["code"] == "DG817" and "runtime, request" in note["message"]]
+    refused = toolkit(facts)
+    assert codes(refused) == ["DG817"] and "nvidia_container_toolkit_legacy_containers" in refused["blocked"][0]["remedy"]
+    assert "DG817" not in codes(refused, "warnings") and {container["needs"] for container in refused["containers"]} == {"nothing"}
     safe = toolkit(with_toolkit(with_engine(bare(), gpu_containers=users)))
     assert {container["needs"] for container in safe["containers"]} == {"nothing"}
+
+
+OFF = {"path_enabled": False, "service_enabled": False, "feature_flags": []}
+
+
+@pytest.mark.parametrize(
+    "like, wished, blocked",
+    [
+        ({"refresh": OFF}, {}, True),
+        ({"broken": [{"name": PACKAGES[0]}]}, {}, True),
+        ({}, {"version": "1.20.1"}, True),
+        # A file is no unit, and to start a service again reads no unit anew.
+        ({"managed": {PREF: {"sha256": "x", "mode": "0644"}}}, {}, False),
+        ({"cdi": {"directories": [], "specs": []}}, {}, False),
+    ],
+)
+@pytest.mark.parametrize("how, docker, legacy", [("runtime", "29.2.0", True), ("request", "29.1.5", True), ("request", "29.2.0", False)])
+def test_whatever_has_units_read_anew_takes_consent(
+    like: dict[str, Any], wished: dict[str, Any], blocked: bool, how: str, docker: str, legacy: bool
+) -> None:
+    facts = with_toolkit(with_engine(bare(), version=docker, gpu_containers=[{"id": "1", "name": "web", "how": how}]), **like)
+    made = toolkit(facts, **wished)
+    assert (made["status"], codes(made)) == (("blocked", ["DG817"]) if blocked and legacy else ("change", []))
+    consented = toolkit(facts, legacy_containers="warn", **wished)
+    assert consented["status"] == "change" and ("DG817" in codes(consented, "warnings")) is (blocked and legacy)
+    assert consented["containers"][0]["needs"] == ("recreate" if blocked and legacy else "nothing")
+
+
+def test_what_is_lost_is_not_made_good_by_an_older_version() -> None:
+    apart = host("1.20.1", lockstep=False)
+    apart["toolkit"]["packages"][PACKAGES[3]] = "1.19.1-1"
+    query = toolkit(apart)["query"]
+    assert query["minimum"] == "1.20.1" and toolkit(apart)["expects"].startswith("1.20.1 or newer")
+    sources = [{"file": "/etc/apt/sources.list.d/x.list", "uris": ["https://nvidia.github.io/libnvidia-container/stable/deb/amd64/"]}]
+    made = toolkit(apart, answer(query, "1.19.1", sources=sources))
+    assert codes(made) == ["DG802"] and "nvidia_container_toolkit_allow_downgrade" in made["blocked"][0]["remedy"]
+    assert made["pins"]["files"] == {} and made["packages"]["install"] == []
+    assert toolkit(apart, allow_downgrade=True)["query"]["minimum"] == "1.19.1"
+    # The other way round, too: the newest of the packages counts.
+    apart = host("1.19.1", lockstep=False)
+    apart["toolkit"]["packages"][PACKAGES[3]] = "1.20.1-1"
+    assert toolkit(apart)["query"]["minimum"] == "1.20.1" and codes(toolkit(apart, version="1.19.1")) == ["DG812"]
+
+
+def test_an_interrupted_run_gets_its_pins_by_the_next() -> None:
+    assert toolkit(host())["status"] == "ok"
+    debian = toolkit(host(managed=MARKED))
+    assert debian["action"] == "configure" and debian["pins"]["holds"] == list(PACKAGES) and set(debian["pins"]["files"]) == {PREF, MARK}
+    rocky = with_toolkit(with_engine(bare("rocky", "9.5")), managed=MARKED)
+    locked = toolkit(rocky)
+    assert locked["action"] == "configure" and locked["pins"]["versionlocks"] == list(PACKAGES)
+    # What the role makes of a GPU says nothing of who brought the packages.
+    assert toolkit(host(managed={"/etc/cdi/nvidia.yaml": {"sha256": "x", "mode": "0644"}}))["status"] == "ok"
+
+
+def test_locks_of_the_role_go_with_the_wish_for_them() -> None:
+    locks = [{"kind": "versionlock", "name": name, "value": "1.19.1-1.*", "path": None} for name in PACKAGES]
+    rocky = with_toolkit(with_engine(bare("rocky", "9.5")), managed=MARKED, pins=locks)
+    assert toolkit(rocky)["status"] == "ok"
+    made = toolkit(rocky, pin=False)
+    assert made["pins"]["files"] == {MARK: None} and made["pins"]["versionlocks"] == []
+    assert len(made["pins"]["release"]["versionlocks"]) == 4
+    theirs = with_toolkit(with_engine(bare("rocky", "9.5")), pins=locks)
+    assert toolkit(theirs, pin=False)["status"] == "ok"
+
+
+def test_what_is_made_without_the_units_outlives_a_reboot() -> None:
+    stale = {**OLD_SPEC, "path": "/var/run/cdi/nvidia.yaml"}
+    made = toolkit(host(cdi={"specs": [stale]}, refresh=OFF), cdi_refresh=False)["cdi"]
+    assert (made["how"], made["output"], made["remove"], made["enable"]) == ("generate", "/etc/cdi/nvidia.yaml", [stale["path"]], False)
+    by_others = toolkit(host(cdi={"specs": [stale]}), cdi_refresh=False)["cdi"]
+    assert (by_others["how"], by_others["output"], by_others["remove"]) == ("refresh", stale["path"], [])
+
+
+@pytest.mark.parametrize("active, blocked", [(True, ["DG776"]), (None, ["DG776"]), (False, [])])
+def test_no_removal_while_nobody_can_tell_who_uses_it(active: bool | None, blocked: list[str]) -> None:
+    silent = {"running": False, "error": "permission denied", "gpu_containers": None, "service": {"enabled": True, "active": active}}
+    made = toolkit(with_toolkit(with_engine(bare(), **silent)), state="absent")
+    assert codes(made) == blocked
+    assert toolkit(with_toolkit(bare()), state="absent")["action"] == "remove"
+
+
+@pytest.mark.parametrize("others", [{}, {"kata": {"path": "kata"}}])
+def test_docker_forgets_the_runtime_by_a_reload(others: dict[str, Any]) -> None:
+    content = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}, **others}, "default-runtime": "nvidia", "debug": True}
+    facts = host()
+    facts["engine"]["daemon_config"]["content"] = content
+    made = toolkit(facts, state="absent")
+    file = _daemon_config.File("x", "x", json.dumps(content).encode())
+    done = _daemon_config.edit(file, *_daemon_config.wishes(made["daemon_config"]["settings"], made["daemon_config"]["absent"]), False)
+    assert json.loads(done.after) == {"runtimes": others, "default-runtime": "runc", "debug": True}
+    # The whole of it is taken over by what the role does.
+    assert (made["activation"], _daemon_config.needs(done)) == ("reload", "reload")
+    facts["engine"]["daemon_config"]["content"] = json.loads(done.after)
+    assert toolkit(facts, state="absent")["daemon_config"] is None
 
 
 def test_removal() -> None:
@@ -223,7 +340,8 @@ def test_removal() -> None:
     settled = toolkit(facts, answer(made["query"], None, remove=gone), state="absent")
     assert settled["packages"]["remove"] == gone and settled["pins"]["release"]["holds"] == list(PACKAGES)
     assert settled["pins"]["files"] == {PREF: None} and settled["cdi"]["remove"] == ["/var/run/cdi/nvidia.yaml"]
-    assert settled["daemon_config"]["absent"] == [["runtimes", "nvidia"], ["default-runtime"]]
+    assert settled["daemon_config"]["absent"] == [["runtimes", "nvidia"]]
+    assert settled["daemon_config"]["settings"] == {"runtimes": {}, "default-runtime": "runc"}
     facts["engine"]["gpu_containers"] = [{"id": "1", "name": "ollama", "how": "cdi"}]
     assert codes(toolkit(facts, state="absent")) == ["DG776"]
     assert toolkit(bare(), state="absent")["status"] == "ok"
@@ -259,7 +377,7 @@ TOOLKITS = st.fixed_dictionaries(
         "pins": st.sampled_from(
             [[], [{"kind": "hold", "name": PACKAGES[1]}], [{"kind": "versionlock", "name": PACKAGES[0], "value": "1.19.1-1"}], None]
         ),
-        "managed": st.sampled_from([{}, {PREF: {"sha256": "x"}}, None]),
+        "managed": st.sampled_from([{}, {PREF: {"sha256": "x"}}, MARKED, None]),
         "broken": st.sampled_from([[], [{"name": PACKAGES[0]}], None]),
         "refresh": st.sampled_from([None, {"path_enabled": False}, {"path_enabled": True, "service_enabled": True}, 3]),
         "packages": st.sampled_from([{}, dict.fromkeys(PACKAGES, "1.19.1-1"), None]),
@@ -278,6 +396,7 @@ WISHES = st.fixed_dictionaries(
         "injection": st.sampled_from(["auto", "cdi", "runtime"]),
         "cdi_refresh": st.booleans(),
         "stale_specs": st.sampled_from(["keep", "remove"]),
+        "legacy_containers": st.sampled_from(["refuse", "warn"]),
     },
 )
 
@@ -306,4 +425,6 @@ def test_whatever_the_facts_are(system: tuple[str, str], like: dict[str, Any], w
     # All of the four, or none of them.
     assert len([package for package in made["packages"]["install"] if package["name"] in PACKAGES]) in (0, 4)
     if wished.get("stale_specs") != "remove" and made["action"] != "remove":
-        assert not (made["cdi"] or {"remove": []})["remove"]
+        # The units' own, out of date, would count more than a new one.
+        gone = set((made["cdi"] or {"remove": []})["remove"])
+        assert gone <= ({"/var/run/cdi/nvidia.yaml"} if made["cdi"] and made["cdi"]["how"] == "generate" else set())

@@ -25,15 +25,15 @@ def told(status: str, before: str | None = None, after: str | None = None, code:
 def test_a_plan_of_engine_and_toolkit() -> None:
     running = [WEB, DIFY]
     facts = with_toolkit(with_engine(bare(), version="26.1.5", cdi_enabled=False, containers=running), "1.17.8")
-    secret = {"daemon_config": {"log-opts": {"splunk-token": "hunter2"}}, "restart": "if_needed"}
+    own = {"daemon_config": {"log-opts": {"tag": "hunter2"}}, "restart": "if_needed"}
     query = toolkit(facts)["query"]
-    made = record({"gpu_engine": engine(facts, **secret), "gpu_toolkit": toolkit(facts, answer(query, "1.20.1"))})
+    made = record({"gpu_engine": engine(facts, **own), "gpu_toolkit": toolkit(facts, answer(query, "1.20.1"))})
     text = _provision_text.render_plan([made], False)
     assert text.startswith("PROVISIONING of 1 host: 1 to change") and "\na: change\n" in text
     flat = " ".join(text.split())
     for said in (
         "engine configure 26.1.5",
-        "log-opts.splunk-token, features.cdi are set",
+        "log-opts.tag, features.cdi are set",
         "stops web, dify-gpu-dify-gpu-1, for a moment; started again by the role: web",
         "then Docker is RESTARTED",
         "toolkit upgrade 1.17.8 -> 1.20.1",

@@ -25,13 +25,14 @@ def device_nodes(gpus: list[dict[str, str]]) -> dict[str, list[str]]:
         if gpu.get("mig") != "1":
             nodes[str(index)] = own
             nodes[gpu["uuid"]] = own
-        for number, mig in enumerate(simgpu_profile.mig_devices(gpu)):
+        for mig in simgpu_profile.mig_devices(gpu):
             guards = [
                 simgpu_profile.capability(int(gpu["minor"]), mig.gpu_instance),
                 simgpu_profile.capability(int(gpu["minor"]), mig.gpu_instance, mig.compute_instance),
             ]
-            nodes[f"{index}:{number}"] = own + [f"/dev/nvidia-caps/nvidia-cap{guard}" for guard in guards]
-            nodes[mig.uuid] = nodes[f"{index}:{number}"]
+            # By its slot, as NVML counts: it stays what it was where one before it goes.
+            nodes[f"{index}:{mig.slot}"] = own + [f"/dev/nvidia-caps/nvidia-cap{guard}" for guard in guards]
+            nodes[mig.uuid] = nodes[f"{index}:{mig.slot}"]
     if nodes:
         nodes["all"] = list(dict.fromkeys(node for one in nodes.values() for node in one))
     return nodes
