@@ -15,7 +15,12 @@ from .lab import REPO, Fleet, Host, Run
 
 AUDIT = REPO / "playbooks/audit.yml"
 DEPLOY = REPO / "playbooks/deploy_dify.yml"
-STANDIN = {"dify_image_context": str(REPO / "tests/simhost/standin-image"), "dify_image_base": "difyops-demo/simulated-cuda-base:1"}
+STANDIN = {
+    "dify_image_context": str(REPO / "tests/simhost/standin-image"),
+    "dify_image_base": "difyops-demo/simulated-cuda-base:1",
+    # These hosts have a CDI specification and no toolkit, and there is none for them to be had.
+    "nvidia_container_toolkit_state": "unmanaged",
+}
 # Nobody listens there.
 GONE = {"ansible_port": 22199}
 # Everything that an operator would call the host's: Ansible's own folder of temporary files is not.
