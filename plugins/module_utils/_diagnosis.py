@@ -212,7 +212,7 @@ _TABLE = (
         "DG207",
         "The container did not become healthy in time",
         "The health check was still in its starting phase when the wait was over.",
-        "read docker logs {container}; if it only loads a large model, raise health_timeout_s (dify_health_timeout in the playbook)",
+        "read docker logs {container}; if it only loads a large model, raise health_timeout_s (dify_gpu_health_timeout in the playbook)",
     ),
     Diagnosis(
         "DG208",

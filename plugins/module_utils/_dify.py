@@ -18,7 +18,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _docker
+from ansible_collections.difyops.gpu.plugins.module_utils import _docker, _model_files
 
 SCHEMA = 1
 _SERVICE_LABEL = "com.docker.compose.service"
@@ -43,6 +43,7 @@ def gather(
     project: str,
     timeout_s: float,
     connect: Callable[[float], _docker.Engine] = _docker.connect,
+    models: Sequence[str] = (),
 ) -> tuple[Facts, list[str]]:
     """Return the document ``ansible_facts['dify']``, and a sentence for each file that could not be read."""
     complaints: list[str] = []
@@ -53,6 +54,7 @@ def gather(
         "layout": None,
         "files": {path: _file(path, complaints) for path in files},
         "secrets": {},
+        "models": {path: _model_files.look(path) for path in models},
         "images": dict.fromkeys(images),
         "containers": [],
         "error": None,

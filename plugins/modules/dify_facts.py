@@ -35,6 +35,11 @@ options:
         have, or null to leave it at that.
     type: dict
     default: {}
+  models:
+    description: Folders of models to look at. Nothing of them is loaded.
+    type: list
+    elements: path
+    default: []
   images:
     description: References of the images to look for on the host. Nothing is pulled.
     type: list
@@ -132,6 +137,18 @@ ansible_facts:
               mode: "0600"
               size: 75
               matches:
+        models:
+          description:
+            - One entry per folder of O(models), with C(exists), C(complete) and C(reason), which says what is missing.
+            - A model is complete when it has a C(config.json) and safetensors weights, every part that its index names, and each
+              as long as its own header says. Null is unknown.
+          returned: always
+          type: dict
+          sample:
+            /srv/models/bge-m3:
+              exists: true
+              complete: false
+              reason: has no safetensors weights
         images:
           description:
             - One entry per reference of O(images), with C(id), C(labels), C(repo_digests), C(created) and C(size_mib).
@@ -188,6 +205,7 @@ def main() -> None:
             "home": {"type": "path", "default": "/opt/dify-gpu"},
             "files": {"type": "list", "elements": "path", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "models": {"type": "list", "elements": "path", "default": []},
             "images": {"type": "list", "elements": "str", "default": []},
             "project": {"type": "str", "default": "dify-gpu"},
             "timeout": {"type": "int", "default": 15},
@@ -207,6 +225,7 @@ def main() -> None:
         images=options["images"],
         project=options["project"],
         timeout_s=options["timeout"],
+        models=options["models"],
     )
     for complaint in complaints:
         module.warn(complaint)

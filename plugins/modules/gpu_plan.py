@@ -102,8 +102,8 @@ options:
       - C(image) and C(dify) are left as they are when they are not among them.
     type: list
     elements: str
-    choices: [driver, engine, toolkit, image, dify]
-    default: [driver, engine, toolkit, image, dify]
+    choices: [driver, engine, toolkit, image, service]
+    default: [driver, engine, toolkit, image, service]
   driver:
     description:
       - What is wanted of drivers. The variable of the role C(nvidia_driver) is C(nvidia_driver_) and the name of the setting.

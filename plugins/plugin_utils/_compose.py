@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ CONFIG_LABEL = "org.difyops.config"
 MODE_LABEL = "org.difyops.mode"
 RESTART_POLICY = "unless-stopped"
 MODELS_MOUNT = "/models"
+MODEL_VARIABLES = ("EMBEDDING_MODEL", "RERANK_MODEL")
 # The image's user may write here only: downloaded models and compiled kernels. A named volume, so that they outlive the container.
 DATA_MOUNT = "/data"
 DATA_VOLUME = "data"
@@ -53,6 +55,18 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     # Seconds that the server may take to start.
     health_timeout: int = 300
+
+    @property
+    def model_folders(self) -> dict[str, str]:
+        """Folders on the host from which models are read, each with the environment variable that names it in the container."""
+        if self.models_dir is None:
+            return {}
+        found = {}
+        for variable in MODEL_VARIABLES:
+            path = posixpath.normpath(self.environment.get(variable) or ".")
+            if path == MODELS_MOUNT or path.startswith(f"{MODELS_MOUNT}/"):
+                found[posixpath.normpath(f"{self.models_dir}/{path[len(MODELS_MOUNT) :]}")] = variable
+        return found
 
     @property
     def compose_file(self) -> str:

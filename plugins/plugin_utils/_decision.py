@@ -29,7 +29,7 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils._selector import Fit, 
 GPU, CPU, DEGRADED = "gpu", "cpu", "degraded"
 NEVER, WHEN_NO_GPU, WHEN_GPU_UNUSABLE = "never", "when_no_gpu", "when_gpu_unusable"
 CPU_FALLBACKS = (NEVER, WHEN_NO_GPU, WHEN_GPU_UNUSABLE)
-PARTS = ("driver", "engine", "toolkit", "image", "dify")
+PARTS = ("driver", "engine", "toolkit", "image", "service")
 
 
 @dataclass(frozen=True)

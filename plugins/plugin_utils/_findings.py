@@ -73,7 +73,9 @@ def option(name: str) -> str:
     part, _dot, setting = name.partition(".")
     if setting:
         return f"{name} ({_PREFIXES[part]}_{setting})"
-    return f"{name} (dify_{'image_' if name in _OF_THE_IMAGE else ''}{name})"
+    if name.startswith("image_"):
+        return f"{name} (dify_{name})"
+    return f"{name} (dify_{'image' if name in _OF_THE_IMAGE else 'gpu'}_{name})"
 
 
 def warning(code: str, message: str, remedy: str | None = None) -> dict[str, str]:

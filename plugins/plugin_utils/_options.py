@@ -36,8 +36,8 @@ _THE_PLANS = {
     "PORT": "the port on the host is {port}, that in an image of your own is the key port of its entry in {catalog}",
     "HOST": "the address on the host is {bind_address}",
     "EXPECT_GPU": "the plan sets it to 1 where the service is to have a GPU",
-    "API_KEY": "it would be readable in compose.yaml, and is in a file of mode 0600 instead (dify_api_key)",
-    "API_KEY_FILE": "the key reaches the container by the key file (dify_api_key)",
+    "API_KEY": "it would be readable in compose.yaml, and is in a file of mode 0600 instead (dify_gpu_api_key)",
+    "API_KEY_FILE": "the key reaches the container by the key file (dify_gpu_api_key)",
 }
 _SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 

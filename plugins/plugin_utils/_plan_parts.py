@@ -180,7 +180,7 @@ def all_parts(
         "engine": _platform_part(host, "engine", platform.engine, "Docker and its compose plugin are as needed"),
         "toolkit": _platform_part(host, "toolkit", platform.toolkit, _toolkit_reason(decision)),
         "image": image_part(dify, image) if "image" in wishes.apply else _left(_document.text(image, "reference")),
-        "dify": _dify_part(dify, image, rendered, wishes),
+        "service": _service_part(dify, image, rendered, wishes),
     }
     for name, part in parts.items():
         messages = [block.message for block in blocks if block.part == name]
@@ -244,11 +244,11 @@ def image_part(dify: object, image: Mapping[str, Any] | None) -> dict[str, Any]:
     return _part("none", reference, reference, "on this host")
 
 
-def _dify_part(dify: object, image: Mapping[str, Any] | None, rendered: _service.Rendered | None, wishes: Wishes) -> dict[str, Any]:
+def _service_part(dify: object, image: Mapping[str, Any] | None, rendered: _service.Rendered | None, wishes: Wishes) -> dict[str, Any]:
     service = wishes.service
     container = _service.container_of(dify, service)
     before = _document.text(container, "image")
-    if "dify" not in wishes.apply:
+    if "service" not in wishes.apply:
         return _left(before)
     if image is None or rendered is None:
         return _part("blocked", before, None, "no service can be planned")
@@ -284,13 +284,13 @@ def restart(
     guard = decision.driver.guard if decision.driver is not None and parts["driver"]["action"] != "blocked" else None
     driver = guard is not None
     there = _document.text(_service.container_of(dify, wishes.service), "state") == "running"
-    service = there and (cut_off or driver or parts["dify"]["action"] == "update")
+    service = there and (cut_off or driver or parts["service"]["action"] == "update")
     reasons = []
     if engine and found is not None:
         reasons.append(f"Docker is restarted, and {_stopped_with_docker(found)}")
     if guard is not None:
         reasons.append(f"the driver is changed, and {_stopped_on_the_gpu(guard)}")
-    if service and parts["dify"]["action"] == "update":
+    if service and parts["service"]["action"] == "update":
         reasons.append("the service's container is made anew")
     return {"engine": engine, "service": service, "reasons": reasons}
 

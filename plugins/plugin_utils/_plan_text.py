@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _plan_codes, _text
 
-_PARTS = ("driver", "engine", "toolkit", "image", "dify")
+_PARTS = ("driver", "engine", "toolkit", "image", "service")
 _STATUS_WORDS = {"change": "to change", "ok": "unchanged", "blocked": "BLOCKED"}
 _STATUS = {"change": "change", "ok": "nothing to change", "blocked": "BLOCKED, nothing is touched"}
 _MODE = {"cpu": "serves on the CPU", "degraded": "DEGRADED to the CPU by consent"}

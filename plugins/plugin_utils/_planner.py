@@ -110,7 +110,7 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
     blocks += [block for block in (*(engine.blocks if engine else ()), *(toolkit.blocks if toolkit else ())) if block not in blocks]
     starts = engine is not None and engine.activation != _engine.NOTHING
     blocks += [*_unnamed(decision, devices, wishes), *_deployment_blocks(dify, image, starts, wishes)] if not blocks else []
-    rendered = _plan_parts.rendered_of(decision, devices, wishes) if not blocks and "dify" in wishes.apply else None
+    rendered = _plan_parts.rendered_of(decision, devices, wishes) if not blocks and "service" in wishes.apply else None
     platform = _plan_parts.Platform(engine, toolkit)
     parts = _plan_parts.all_parts(host, dify, decision, image, rendered, platform, blocks, wishes)
     return {
@@ -123,6 +123,7 @@ def make_plan(nvidia: object, dify: object, catalog: Sequence[Variant], wishes: 
         "parts": parts,
         "image": image,
         "rejected": [{"variant": fit.variant.name, "code": fit.code, "reason": fit.reason} for fit in decision.rejected],
+        "models": sorted(wishes.service.model_folders) if "service" in wishes.apply else [],
         "render": {"files": rendered.as_dict() if rendered else {}},
         "reboot": _plan_parts.reboot(host, decision, blocks),
         "restart": _plan_parts.restart(host, dify, decision, platform, parts, wishes),
@@ -175,10 +176,10 @@ def _and_no_driver(host: Host, found: Decision, wishes: Wishes) -> Decision:
 def _with_gpu_and_no_driver(host: Host, wishes: Wishes) -> Decision:
     """A host whose GPU is to have no driver gets no service, and nobody is to think that it has one."""
     found = _and_no_driver(host, Decision(CPU, None), wishes)
-    asked = [part for part in ("image", "dify") if part in wishes.apply]
+    asked = [part for part in ("image", "service") if part in wishes.apply]
     if not asked:
         return found
-    message = f"{option_of('state')} is {ABSENT}, and {' and '.join(asked)} of a service on the GPU cannot be brought without a driver"
+    message = f"{option_of('state')} is {ABSENT}, and {' and '.join(asked)} on the GPU cannot be brought without a driver"
     remedy = f"set {option_of('state')} to present, name the CPU variant in {option('variant')}, or take {' and '.join(asked)} out of apply"
     block = Block("driver", _plan_codes.DRIVER_IMPOSSIBLE, message, remedy, by_wish=True)
     return replace(found, blocks=(block, *found.blocks))
@@ -453,11 +454,11 @@ def _toolkit_decision(host: Host, decision: Decision, wishes: Wishes) -> _toolki
         used = decision.gpus if decision.mode == GPU else None
         return used.toolkit if used is not None else _toolkit_wanted.decide(host, None, wishes.toolkit, None)
     found = _toolkit_wanted.decide(host, None, wishes.toolkit, None)
-    asked = [part for part in ("image", "dify") if part in wishes.apply]
+    asked = [part for part in ("image", "service") if part in wishes.apply]
     if decision.mode != GPU or decision.gpus is None or not asked:
         return found
     state = _toolkit_settings.option_of("state")
-    message = f"{state} is {_toolkit_settings.ABSENT}, and {' and '.join(asked)} of a service on the GPU cannot be brought without it"
+    message = f"{state} is {_toolkit_settings.ABSENT}, and {' and '.join(asked)} on the GPU cannot be brought without it"
     remedy = f"set {state} to present, name the CPU variant in {option('variant')}, or take {' and '.join(asked)} out of apply"
     block = Block("toolkit", _plan_codes.NO_CDI_SPEC, message, remedy, by_wish=True)
     return replace(found, blocks=(*found.blocks, block))
@@ -471,7 +472,7 @@ def _unmet(needs: Sequence[Need], wishes: Wishes, besides: Sequence[Block] = ())
 
 def _unnamed(decision: Decision, devices: Mapping[_devices.Use, str], wishes: Wishes) -> list[Block]:
     """Return that a service cannot be planned yet, because nobody knows by which name its container gets a GPU."""
-    if decision.mode != GPU or decision.gpus is None or "dify" not in wishes.apply:
+    if decision.mode != GPU or decision.gpus is None or "service" not in wishes.apply:
         return []
     unknown = [use.label for use in decision.gpus.choice.uses if use not in devices]
     if not unknown:
@@ -486,9 +487,20 @@ def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, starts: bo
     # An engine that is to be installed or started first cannot have told anything.
     if error and not starts:
         return [Block("dify", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}")]
-    if image is not None and "dify" in wishes.apply and "image" not in wishes.apply and dify != {}:
+    if image is not None and "service" in wishes.apply and "image" not in wishes.apply and dify != {}:
         part = _plan_parts.image_part(dify, image)
         if part["action"] != "none":
             message = f"the service needs {image['reference']}, and this run brings no image ({part['reason']})"
             return [Block("image", _plan_codes.IMAGE_NOT_APPLIED, message)]
-    return []
+    return _model_blocks(dify, wishes) if "service" in wishes.apply else []
+
+
+def _model_blocks(dify: object, wishes: Wishes) -> list[Block]:
+    """Return which models that are to be read from the host are not there, or not whole. What was not looked at is in nobody's way."""
+    found = []
+    for folder, variable in sorted(wishes.service.model_folders.items()):
+        facts = _document.mapping(_document.at(dify, "models"), folder)
+        if _document.flag(facts, "complete") is False:
+            message = f"{variable} names the folder {folder} on the host, which {_document.text(facts, 'reason') or 'is not complete'}"
+            found.append(Block("service", _plan_codes.MODEL_FILES, message))
+    return found

@@ -119,7 +119,7 @@ def test_the_key_is_kept_from_others(site: Site, second: Run, host: str) -> None
 
 def test_a_given_key_is_taken_and_shown_nowhere(site: Site) -> None:
     key = "GivenByTheOperator1" * 2 + "abcdefghij"
-    run = site.play("--limit", "a10-535", "-vvv", "--diff", "-e", f"@{site.secret_file(dify_api_key=key)}")
+    run = site.play("--limit", "a10-535", "-vvv", "--diff", "-e", f"@{site.secret_file(dify_gpu_api_key=key)}")
     assert run.rc == 0, run.output
     assert run.recap("a10-535")["changed"] > 0
     assert key not in run.output + run.log
@@ -224,7 +224,7 @@ def test_an_image_is_pulled_from_the_registry_by_its_digest(site: Site, registry
     assert run.records["a10-535"]["verdict"]["overall"] == "proven"
     assert registry in site.command("a10-535", "docker ps --no-trunc --format '{{.Image}}'")
     # What was proven by its digest is what a failed proof goes back to.
-    wrong = site_with(site, {"a10-535": {"dify_image_catalog": [entry], "dify_port": 22}}, "--limit", "a10-535")
+    wrong = site_with(site, {"a10-535": {"dify_image_catalog": [entry], "dify_gpu_port": 22}}, "--limit", "a10-535")
     assert wrong.records["a10-535"]["outcome"]["status"] == "restored", wrong.output
     assert registry in site.command("a10-535", "docker ps --no-trunc --format '{{.Image}} {{.Status}}' | grep healthy")
     back = site.play("--limit", "a10-535")
@@ -235,10 +235,10 @@ def test_an_image_is_pulled_from_the_registry_by_its_digest(site: Site, registry
 # --- the oldest ansible-core ----------------------------------------------------------------------------------------
 
 def test_the_oldest_core_deploys_proves_and_then_changes_nothing(oldest: Site, site: Site) -> None:
-    run = oldest.play(dify_environment={"LOG_LEVEL": "debug"})
+    run = oldest.play(dify_gpu_environment={"LOG_LEVEL": "debug"})
     assert run.rc == 0, run.output
     assert all(run.recap(host)["changed"] > 0 for host in HOSTS)
-    again = oldest.play(dify_environment={"LOG_LEVEL": "debug"})
+    again = oldest.play(dify_gpu_environment={"LOG_LEVEL": "debug"})
     assert again.rc == 0, again.output
     assert [again.recap(host)["changed"] for host in HOSTS] == [0, 0, 0], again.output
     assert [again.records[host]["verdict"]["overall"] for host in HOSTS] == ["cpu", "proven", "proven"]
@@ -255,7 +255,7 @@ BAD_INPUT = {
         r"127\.0\.0\.1:9",
     ),
     "a wheelhouse that is not there": ({"dify_image_version": "9.9.9", "dify_image_wheelhouse": "/nowhere"}, r"/nowhere"),
-    "an API key that cannot be carried": ({"dify_api_key": "no$good"}, r"dify_api_key has to be"),
+    "an API key that cannot be carried": ({"dify_gpu_api_key": "no$good"}, r"dify_gpu_api_key has to be"),
     "an unreachable host": ({"ansible_port": 9}, r"Connection refused"),
 }
 
@@ -284,7 +284,7 @@ def test_a_build_that_fails_on_the_only_host_is_reported(site: Site) -> None:
 
 def test_check_mode_tells_a_coming_change_and_makes_none(site: Site) -> None:
     before = state(site, "cpu-1")
-    run = site_with(site, {"cpu-1": {"dify_environment": {"MAX_BATCH": "7"}}}, "--check", "--diff", "--limit", "cpu-1")
+    run = site_with(site, {"cpu-1": {"dify_gpu_environment": {"MAX_BATCH": "7"}}}, "--check", "--diff", "--limit", "cpu-1")
     assert run.rc == 0, run.output
     assert re.search(r"^\+.*MAX_BATCH.*7", run.output, re.MULTILINE), run.output
     assert state(site, "cpu-1") == before

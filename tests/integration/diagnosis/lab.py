@@ -372,7 +372,7 @@ class Host:
         run = self.fleet.play(
             self.name,
             {"name": "Observe", "difyops.gpu.nvidia_facts": facts or {}},
-            {"name": "Decide", "difyops.gpu.gpu_plan": {"dify": {}, "apply": ["image", "dify"], **(plan or {})}},
+            {"name": "Decide", "difyops.gpu.gpu_plan": {"dify": {}, "apply": ["image", "service"], **(plan or {})}},
             {"name": "Prove", "difyops.gpu.gpu_verify": options},
             **(play or {}),
         )
@@ -383,7 +383,7 @@ class Host:
 
     def plan(self, **options: Any) -> Outcome:
         """Observe and plan through Ansible. Keywords are options of the plan."""
-        decide = {"dify": {}, "apply": ["image", "dify"], **options}
+        decide = {"dify": {}, "apply": ["image", "service"], **options}
         run = self.fleet.play(self.name, {"difyops.gpu.nvidia_facts": {}}, {"difyops.gpu.gpu_plan": decide})
         assert run.rc == 0, run.output
         facts, plan = (run.of(f"difyops.gpu.{action}")["ansible_facts"] for action in ("nvidia_facts", "gpu_plan"))

@@ -116,7 +116,7 @@ SIMULATED_IMAGES = {
     "nvidia_container_toolkit_state": "unmanaged",
     "dify_image_context": str(REPO / "tests/simhost/standin-image"),
     "dify_image_base": "difyops-demo/simulated-cuda-base:1",
-    "dify_bind_address": "0.0.0.0",
+    "dify_gpu_bind_address": "0.0.0.0",
 }
 
 

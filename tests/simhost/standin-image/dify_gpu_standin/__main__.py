@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Serves /health, /metrics, /v1/models, /v1/embeddings and /v1/rerank, as the real image does, without a model.
 
-Environment: API_KEY, or API_KEY_FILE (a file that holds it); PORT; EXPECT_GPU (1: without a usable GPU /health is 503).
+Environment: API_KEY, or API_KEY_FILE (a file that holds it); PORT; EXPECT_GPU (1: without a usable GPU /health is 503);
+SIMULATED_ANSWERS (1: embeddings and ranks are made up from the words, so that what lies before the server can be tested).
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
@@ -22,6 +24,10 @@ import torch
 NO_MODEL = "simulated image: no model runs here. It stands in for a CUDA variant on a simulated GPU; only the cpu variant is real."
 MIN_KEY_LENGTH = 16
 MAX_BODY = 16 * 2**20
+DIMENSIONS = 8
+REQUESTS = "dify_gpu_requests_total"
+# How often what was answered.
+ANSWERED: dict[str, int] = {}
 POSTS = ("/v1/embeddings", "/v1/rerank", "/rerank")
 
 
@@ -72,7 +78,35 @@ def metrics(document: dict[str, Any]) -> str:
         f"dify_gpu_ready {int(document['status'] == 'ok')}\n"
         "# TYPE dify_gpu_info gauge\n"
         f"dify_gpu_info{{{pairs}}} 1\n"
+        + "".join(f'{REQUESTS}{{endpoint="{name}",status="200"}} {count}\n' for name, count in sorted(ANSWERED.items()))
     )
+
+
+def made_up_vector(text: str) -> list[float]:
+    """Numbers of length one that depend on nothing but the text."""
+    numbers = [byte / 255 - 0.5 for byte in hashlib.sha256(text.encode()).digest()[:DIMENSIONS]]
+    length = sum(number * number for number in numbers) ** 0.5
+    return [number / length for number in numbers]
+
+
+def made_up_answer(path: str, wish: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer in the shape of the real one; None where the request has not what it needs."""
+    if path == "/v1/embeddings":
+        texts = [wish.get("input")] if isinstance(wish.get("input"), str) else wish.get("input")
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            return None
+        data = [{"object": "embedding", "index": index, "embedding": made_up_vector(text)} for index, text in enumerate(texts)]
+        words = sum(len(text.split()) for text in texts)
+        usage = {"prompt_tokens": words, "total_tokens": words}
+        return {"object": "list", "model": wish.get("model"), "data": data, "usage": usage, "simulated": True}
+    query, documents = wish.get("query"), wish.get("documents")
+    if not isinstance(query, str) or not isinstance(documents, list) or not all(isinstance(text, str) for text in documents):
+        return None
+    asked = set(query.lower().split())
+    scores = [len(asked & set(text.lower().split())) / (len(asked) or 1) for text in documents]
+    order = sorted(range(len(documents)), key=lambda index: -scores[index])
+    results = [{"index": index, "relevance_score": scores[index], "document": {"text": documents[index]}} for index in order]
+    return {"model": wish.get("model"), "results": results, "simulated": True}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,7 +131,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         if not self._read_body() or not self._allowed():
             return
-        if self.path in POSTS:
+        if self.path in POSTS and os.environ.get("SIMULATED_ANSWERS") == "1":
+            self._make_up()
+        elif self.path in POSTS:
             self._error(501, NO_MODEL, "simulated")
         else:
             self._error(404, f"There is nothing at {self.path[:200]}.", "not_found")
@@ -108,8 +144,21 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._error(413, f"The request needs a Content-Length of at most {MAX_BODY // 2**20} MiB.", "request_too_large")
             return False
-        self.rfile.read(int(length))
+        self._body = self.rfile.read(int(length))
         return True
+
+    def _make_up(self) -> None:
+        try:
+            wish = json.loads(self._body)
+        except ValueError:
+            wish = None
+        answer = made_up_answer(self.path, wish) if isinstance(wish, dict) else None
+        if answer is None:
+            self._error(400, "The request has not the texts that this address needs.", "invalid_request")
+            return
+        name = "embeddings" if "embeddings" in self.path else "rerank"
+        ANSWERED[name] = ANSWERED.get(name, 0) + 1
+        self._json(200, answer)
 
     def _allowed(self) -> bool:
         scheme, _space, key = self.headers.get("Authorization", "").partition(" ")

@@ -20,7 +20,7 @@ FACTS: dict[str, Any] = {
     "gpu_plan": {
         "status": "change",
         "mode": "gpu",
-        "parts": {"dify": {"action": "create", "reason": "not there yet"}},
+        "parts": {"service": {"action": "create", "reason": "not there yet"}},
         "image": {"variant": "cuda12.6", "reference": "x:1", "reason": "fits"},
         "render": {"files": {"/opt/dify-gpu/compose.yaml": {"content": "services: {}\n", "sha256": "b"}}},
     },

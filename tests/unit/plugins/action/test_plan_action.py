@@ -46,7 +46,7 @@ def test_facts_of_an_earlier_run_do_not_count_where_an_empty_option_says_so(cont
     cached = {"nvidia": nvidia(), "dify": earlier}
     assert [block["code"] for block in run(context, cached)["blocked"]] == ["DG730"]
     first = run(context, cached, dify={})
-    assert (first["status"], first["blocked"], first["parts"]["dify"]["action"]) == ("change", [], "create")
+    assert (first["status"], first["blocked"], first["parts"]["service"]["action"]) == ("change", [], "create")
     assert "DG761" not in [warning["code"] for warning in first["warnings"]]
     assert "DG761" in [warning["code"] for warning in run(context, {"nvidia": nvidia(), "dify": {}})["warnings"]]
 
@@ -128,11 +128,11 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"require_features": ["fp5"]}, "require_features (dify_image_require_features): 'fp5'"),
         ({"gpus": ["NVIDIA A10"]}, "gpus (dify_image_gpus) must list UUIDs"),
         ({"gpus": [""]}, "gpus (dify_image_gpus) must list UUIDs"),
-        ({"environment": ["A=1"]}, "environment (dify_environment) must be a dictionary; found a list"),
-        ({"health_timeout": 0}, "health_timeout (dify_health_timeout) must be a number of seconds between 1 and 86400, a day; found 0"),
+        ({"environment": ["A=1"]}, "environment (dify_gpu_environment) must be a dictionary; found a list"),
+        ({"health_timeout": 0}, "health_timeout (dify_gpu_health_timeout) must be a number of seconds between 1 and 86400, a day; found 0"),
         ({"health_timeout": "5m"}, "health_timeout"),
-        ({"environment": {"PORT": 1}}, "environment (dify_environment) must not set PORT: the port on the host is port (dify_port)"),
-        ({"environment": {"HOST": "::"}}, "must not set HOST: the address on the host is bind_address (dify_bind_address)"),
+        ({"environment": {"PORT": 1}}, "environment (dify_gpu_environment) must not set PORT: the port on the host is port (dify_gpu_"),
+        ({"environment": {"HOST": "::"}}, "must not set HOST: the address on the host is bind_address (dify_gpu_bind_address)"),
         ({"environment": {"EXPECT_GPU": 0}}, "must not set EXPECT_GPU"),
         ({"environment": {"API_KEY": "hunter2"}}, "must not set API_KEY: "),
         ({"environment": {"API_KEY_FILE": "/x"}}, "must not set API_KEY_FILE"),
@@ -143,17 +143,17 @@ def test_empty_texts_and_nulls_mean_the_default(context):
         ({"image_context": "/nonexistent"}, "The image context /nonexistent is not a directory"),
         ({"image_base": "a b"}, "image_base (dify_image_base) must be an image reference"),
         ({"image_repository": "UPPER"}, "image_repository (dify_image_repository) must be"),
-        ({"port": 0}, "port (dify_port) must be between 1 and 65535"),
+        ({"port": 0}, "port (dify_gpu_port) must be between 1 and 65535"),
         ({"port": "http"}, "port"),
-        ({"bind_address": "localhost"}, "bind_address (dify_bind_address) must be an IP address"),
-        ({"home": "opt/x"}, "home (dify_home) must be an absolute directory"),
-        ({"home": "/"}, "home (dify_home) must be an absolute directory"),
-        ({"home": "/opt/../etc"}, "home (dify_home) must be an absolute directory"),
-        ({"models_dir": "/srv:/etc"}, "models_dir (dify_models_dir) must be an absolute directory"),
-        ({"project": "Dify GPU"}, "project (dify_project) must be of lower case"),
-        ({"service_name": "dify_gpu"}, "service_name (dify_service_name) must be of lower case"),
-        ({"environment": {"HF_TOKEN": "hunter2"}}, "environment (dify_environment) has HF_TOKEN, which looks like a secret"),
-        ({"environment": {"api_key": "hunter2"}}, "environment (dify_environment) has api_key, which looks like a secret"),
+        ({"bind_address": "localhost"}, "bind_address (dify_gpu_bind_address) must be an IP address"),
+        ({"home": "opt/x"}, "home (dify_gpu_home) must be an absolute directory"),
+        ({"home": "/"}, "home (dify_gpu_home) must be an absolute directory"),
+        ({"home": "/opt/../etc"}, "home (dify_gpu_home) must be an absolute directory"),
+        ({"models_dir": "/srv:/etc"}, "models_dir (dify_gpu_models_dir) must be an absolute directory"),
+        ({"project": "Dify GPU"}, "project (dify_gpu_project) must be of lower case"),
+        ({"service_name": "dify_gpu"}, "service_name (dify_gpu_service_name) must be of lower case"),
+        ({"environment": {"HF_TOKEN": "hunter2"}}, "environment (dify_gpu_environment) has HF_TOKEN, which looks like a secret"),
+        ({"environment": {"api_key": "hunter2"}}, "environment (dify_gpu_environment) has api_key, which looks like a secret"),
         ({"engine": {"cdi": False}, "toolkit": {"injection": "cdi"}}, "engine.cdi (container_engine_cdi) is false and toolkit.injection"),
         ({"engine": {"daemon_config": {"labels": ["api_key=hunter2"]}}}, "must hold no secrets, and labels looks like one"),
         ({"environment": {"A B": "1"}}, "no name of an environment variable"),
@@ -293,11 +293,11 @@ def test_a_decision_is_kept_as_a_fact(context, monkeypatch):
 
 
 def test_the_wishes_reach_the_plan(context):
-    made = run(context, gpus=[0], apply=["driver", "image", "dify"], driver={"branch": 580, "reboot": "if_needed"}, max_cuda="13.0")
+    made = run(context, gpus=[0], apply=["driver", "image", "service"], driver={"branch": 580, "reboot": "if_needed"}, max_cuda="13.0")
     assert (made["parts"]["driver"]["action"], made["parts"]["driver"]["to"]) == ("upgrade", "580")
     assert (made["image"]["variant"], made["image"]["devices"]) == ("cuda13.0", ["nvidia.com/gpu=all"])
     fleet = decide(context, {"a": nvidia("580.95.05")})
-    assert run(context, {"nvidia": nvidia("580.95.05")}, fleet=fleet, apply=["image", "dify"])["image"]["variant"] == fleet["variant"]
+    assert run(context, {"nvidia": nvidia("580.95.05")}, fleet=fleet, apply=["image", "service"])["image"]["variant"] == fleet["variant"]
 
 
 # --- the driver alone ---

@@ -149,7 +149,7 @@ def test_waiting_for_health_ends() -> None:
     assert (verdict["overall"], verdict["code"]) == ("failed", "DG207")
     assert "4 s" in verdict["summary"]
     assert verdict["duration_ms"] == 4000
-    assert "dify_health_timeout" in verdict["remedy"] and "health_timeout_s" in verdict["remedy"]
+    assert "dify_gpu_health_timeout" in verdict["remedy"] and "health_timeout_s" in verdict["remedy"]
 
 
 @pytest.mark.parametrize(

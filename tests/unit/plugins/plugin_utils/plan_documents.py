@@ -116,7 +116,7 @@ def without_gpu() -> dict[str, Any]:
 
 def wishes(**changed: Any) -> _planner.Wishes:
     """Return the decisions of the playbook for a host named h1: it leaves drivers, engine and toolkit alone. The build context is fixed."""
-    of_the_playbook = {"driver": Settings(policy="keep"), "apply": frozenset({"image", "dify"})}
+    of_the_playbook = {"driver": Settings(policy="keep"), "apply": frozenset({"image", "service"})}
     return _planner.Wishes(host="h1", **{"context_digest": lambda: "c0ffee", "today": TODAY, **of_the_playbook, **changed})
 
 

@@ -140,7 +140,7 @@ def test_the_image_is_chosen_for_the_gpus_that_are_used():
 def test_a_changed_selection_updates_the_service():
     facts = host(["0", "1", "all"])
     made = plan(facts, applied(plan(facts)), gpus=("0",))
-    assert (made["parts"]["image"]["action"], made["parts"]["dify"]["action"]) == ("none", "update")
+    assert (made["parts"]["image"]["action"], made["parts"]["service"]["action"]) == ("none", "update")
     assert plan(facts, applied(plan(facts, gpus=("0",))), gpus=("0",))["status"] == "ok"
 
 

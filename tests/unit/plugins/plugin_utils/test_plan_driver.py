@@ -291,7 +291,7 @@ def test_modules_that_leave_a_gpu_alone_are_replaced_and_not_repaired(boards, fl
     part = made["parts"]["driver"]
     assert (made["status"], part["action"], part["to"], part["flavour"]) == ("change", "upgrade", "580", wanted)
     assert made["reboot"]["required"] is True and all(entry["used"] for entry in made["gpus"])
-    left = brought(facts, apply=frozenset({"image", "dify"}))
+    left = brought(facts, apply=frozenset({"image", "service"}))
     assert codes(left["blocked"]) == [_plan_codes.DRIVER_IMPOSSIBLE]
 
 
@@ -350,7 +350,7 @@ PINS = [
 def test_a_rule_that_holds_the_driver_is_told_of_before_the_change(pin, sentence):
     facts = nvidia("535.247.01")
     facts["driver"]["installed"].update(packages=[{"name": "x", "version": "1"}], pinned=True, pins=[pin])
-    left = brought(facts, apply=frozenset({"image", "dify"}))
+    left = brought(facts, apply=frozenset({"image", "service"}))
     notes = [note for note in left["warnings"] if note["code"] == _plan_codes.DRIVER_HELD]
     assert [sentence in note["message"] and "the role that changes drivers" in note["message"] for note in notes] == [True] * bool(sentence)
     blocks = brought(facts)["blocked"]
@@ -362,7 +362,7 @@ def test_a_driver_without_packages_is_uninstalled_first():
     facts = fact(nvidia("535.247.01"), "driver", "installed", value=None)
     block = next(block for block in brought(facts)["blocked"] if block["code"] == _plan_codes.DRIVER_NOT_FROM_PACKAGES)
     assert "535.247.01 was not installed from packages" in block["message"] and "uninstall it first" in block["remedy"]
-    left = brought(facts, apply=frozenset({"image", "dify"}))
+    left = brought(facts, apply=frozenset({"image", "service"}))
     assert _plan_codes.DRIVER_NOT_FROM_PACKAGES in codes(left["warnings"]) and left["blocked"] == []
     assert _plan_codes.DRIVER_NOT_FROM_PACKAGES not in codes(brought(facts, "install")["warnings"])
 
@@ -385,17 +385,17 @@ def test_the_fabric_manager_comes_with_the_driver():
 
 
 def test_a_caller_that_changes_no_driver_is_blocked_where_none_works():
-    made = brought(bare(), "install", apply=frozenset({"image", "dify"}))
+    made = brought(bare(), "install", apply=frozenset({"image", "service"}))
     assert codes(made["blocked"]) == [_plan_codes.DRIVER_NOT_LOADED]
     assert made["blocked"][0]["remedy"] == _plan_codes.CODES[_plan_codes.DRIVER_NOT_LOADED].remedy
 
 
 def test_a_wanted_upgrade_that_the_caller_does_not_make_is_a_warning():
-    made = brought(nvidia("535.247.01"), apply=frozenset({"image", "dify"}))
+    made = brought(nvidia("535.247.01"), apply=frozenset({"image", "service"}))
     assert (made["status"], made["parts"]["driver"]["action"], made["image"]["variant"]) == ("change", "none", "cuda12.6")
     notes = [note for note in made["warnings"] if note["code"] == _plan_codes.DRIVER_NOT_APPLIED]
     assert "580 is wanted" in notes[0]["message"] and "535.247.01 is loaded" in notes[0]["message"]
-    impossible = brought(nvidia("535.247.01", [gpu(V100)]), branch=595, apply=frozenset({"image", "dify"}))
+    impossible = brought(nvidia("535.247.01", [gpu(V100)]), branch=595, apply=frozenset({"image", "service"}))
     assert impossible["status"] == "change" and _plan_codes.DRIVER_NOT_APPLIED in codes(impossible["warnings"])
 
 
@@ -430,7 +430,7 @@ def test_an_engine_is_brought_to_what_is_needed(changed, action, to):
     assert made["parts"]["toolkit"]["action"] == ("configure" if by_runtime else "none")
     left = brought(facts, apply=EVERYTHING - {"engine"})
     assert codes(left["blocked"]) != [] or by_runtime
-    assert codes(brought(facts, apply=frozenset({"image", "dify"}))["blocked"]) != []
+    assert codes(brought(facts, apply=frozenset({"image", "service"}))["blocked"]) != []
 
 
 def test_an_engine_without_buildx_gets_it_where_an_image_is_built():
@@ -448,7 +448,7 @@ def test_what_an_engine_could_not_tell_before_it_is_started_does_not_block():
     facts = nvidia("580.95.05")
     facts["engine"].update(running=False, error="no socket", service={"enabled": True, "active": False})
     made = brought(facts, dify={"error": "no socket"})
-    assert made["status"] == "change" and made["parts"]["dify"]["action"] == "create"
+    assert made["status"] == "change" and made["parts"]["service"]["action"] == "create"
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_a_stale_specification_is_made_anew_by_who_may():
     facts["toolkit"]["cdi"]["specs"][0].update(stale=True, reasons=["made for 535"])
     made = brought(facts)
     assert made["parts"]["toolkit"]["action"] == "configure" and _plan_codes.CDI_SPEC_STALE not in codes(made["warnings"])
-    left = brought(facts, apply=frozenset({"image", "dify"}))
+    left = brought(facts, apply=frozenset({"image", "service"}))
     assert left["parts"]["toolkit"]["action"] == "none" and _plan_codes.CDI_SPEC_STALE in codes(left["warnings"])
 
 
@@ -494,16 +494,17 @@ def test_a_cpu_host_needs_no_gpu_platform():
 
 def test_parts_that_are_not_applied_are_left():
     made = brought(nvidia("535.247.01"), apply=frozenset({"driver", "toolkit"}))
-    assert made["parts"]["driver"]["action"] == "upgrade" and made["parts"]["image"]["action"] == made["parts"]["dify"]["action"] == "none"
-    assert made["parts"]["image"]["reason"] == made["parts"]["dify"]["reason"] == _plan_parts.NOT_PART_OF_THIS_RUN
+    assert made["parts"]["driver"]["action"] == "upgrade"
+    assert made["parts"]["image"]["action"] == made["parts"]["service"]["action"] == "none"
+    assert made["parts"]["image"]["reason"] == made["parts"]["service"]["reason"] == _plan_parts.NOT_PART_OF_THIS_RUN
     assert made["render"]["files"] == {} and made["image"]["variant"] == "cuda13.2"
 
 
 def test_a_service_whose_image_nobody_brings_is_blocked():
     facts = nvidia("580.95.05")
-    made = brought(facts, apply=frozenset({"dify"}), dify={"images": {}})
+    made = brought(facts, apply=frozenset({"service"}), dify={"images": {}})
     assert codes(made["blocked"]) == [_plan_codes.IMAGE_NOT_APPLIED]
-    assert brought(facts, apply=frozenset({"dify"}), dify=applied(brought(facts)))["status"] == "ok"
+    assert brought(facts, apply=frozenset({"service"}), dify=applied(brought(facts)))["status"] == "ok"
 
 
 # --- what it costs ---

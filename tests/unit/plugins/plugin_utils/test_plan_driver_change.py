@@ -510,7 +510,7 @@ def test_an_interrupted_run_is_finished():
     notes = plan(facts, {}, driver=Settings(version=NEW, reboot="if_needed"), apply=EVERYTHING)["warnings"]
     note = next(note for note in notes if note["code"] == "DG787")
     assert "had stopped ollama" in note["message"] and "this run finishes it" in note["message"]
-    left = next(note for note in plan(facts, {}, apply=frozenset({"image", "dify"}))["warnings"] if note["code"] == "DG787")
+    left = next(note for note in plan(facts, {}, apply=frozenset({"image", "service"}))["warnings"] if note["code"] == "DG787")
     assert "the next run of the role finishes it" in left["message"]
 
 
@@ -588,14 +588,14 @@ def test_nothing_is_removed_where_nothing_is():
 def test_no_service_on_the_gpu_is_brought_to_a_host_whose_driver_goes():
     absent = Settings(state="absent", reboot="if_needed")
     made = plan(driver(OLD, OLD), {}, driver=absent, apply=EVERYTHING)
-    assert made["status"] == "blocked" and "image and dify of a service on the GPU" in made["blocked"][0]["message"]
+    assert made["status"] == "blocked" and "image and service on the GPU cannot" in made["blocked"][0]["message"]
     assert {part["action"] for part in made["parts"].values()} <= {"none", "blocked"}
     alone = plan(driver(OLD, OLD), {}, driver=absent, apply=frozenset({"driver", "toolkit"}))
     assert (alone["status"], alone["parts"]["driver"]["action"], alone["parts"]["driver"]["to"]) == ("change", "remove", None)
     assert alone["parts"]["driver"]["flavour"] is None and alone["reboot"]["required"] is True
     on_the_cpu = plan(driver(OLD, OLD), {}, driver=absent, apply=EVERYTHING, variant="cpu")
     assert (on_the_cpu["status"], on_the_cpu["parts"]["driver"]["action"], on_the_cpu["image"]["variant"]) == ("change", "remove", "cpu")
-    left = plan(driver(OLD, OLD), {}, driver=absent, apply=frozenset({"image", "dify"}))
+    left = plan(driver(OLD, OLD), {}, driver=absent, apply=frozenset({"image", "service"}))
     note = next(note for note in left["warnings"] if note["code"] == "DG770")
     assert left["parts"]["driver"]["action"] == "none" and "no driver is wanted" in note["message"]
     spare = {**without_gpu(), "driver": {**driver(None, OLD)["driver"]}}
@@ -723,7 +723,7 @@ def test_consents_are_kept_and_nobody_is_stopped_who_may_not_be(facts, wanted):
 
 
 @SLOW
-@given(hosts(), WANTED, st.sampled_from([EVERYTHING, *map(frozenset, ({"driver"}, {"driver", "toolkit"}, {"image", "dify"}))]))
+@given(hosts(), WANTED, st.sampled_from([EVERYTHING, *map(frozenset, ({"driver"}, {"driver", "toolkit"}, {"image", "service"}))]))
 def test_what_is_blocked_has_no_action_and_the_same_facts_give_the_same_plan(facts, wanted, apply):
     one, other = (plan(copy.deepcopy(facts), {}, driver=Settings(**wanted), apply=apply) for _number in range(2))
     assert one == other

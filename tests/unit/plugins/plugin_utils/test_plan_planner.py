@@ -81,7 +81,7 @@ def test_what_a_fresh_host_gets(facts, mode, variant, support):
     assert (made["status"], made["mode"], made["blocked"]) == ("change", mode, [])
     assert (made["image"]["variant"], made["image"]["support"]) == (variant, support)
     assert made["image"]["reference"] == f"difyops/dify-gpu:web-server-{variant}-v0.1.0"
-    assert made["parts"]["image"]["action"] == "build" and made["parts"]["dify"]["action"] == "create"
+    assert made["parts"]["image"]["action"] == "build" and made["parts"]["service"]["action"] == "create"
     assert [entry["variant"] for entry in made["rejected"]] == [v.name for v in ENABLED if v.name not in (variant, "cpu")]
 
 
@@ -91,7 +91,7 @@ def test_the_plan_has_the_form_of_the_contract():
     assert (made["schema"], made["host"], made["reboot"]) == (1, "h1", {"required": False, "reasons": []})
     keys = ["action", "from", "to", "reason"]
     assert all(list(part) == keys + (["flavour"] if name == "driver" else []) for name, part in made["parts"].items())
-    assert list(made["parts"]) == ["driver", "engine", "toolkit", "image", "dify"]
+    assert list(made["parts"]) == ["driver", "engine", "toolkit", "image", "service"]
     file = made["render"]["files"][COMPOSE]
     assert sorted(file) == ["content", "mode", "sha256"]
     assert json.loads(json.dumps(made)) == made
@@ -474,7 +474,7 @@ DRIFT = [
 def test_drift_is_seen(path, value, sentence):
     made = plan(nvidia(), without(applied(plan(nvidia())), *path, value=value))
     assert made["status"] == "change" and made["parts"]["image"]["action"] == "none"
-    assert made["parts"]["dify"]["action"] == "update" and sentence in made["parts"]["dify"]["reason"]
+    assert made["parts"]["service"]["action"] == "update" and sentence in made["parts"]["service"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -493,13 +493,13 @@ def test_the_health_of_an_image_without_a_health_check_is_not_compared(health, s
     unhealthy = without(applied(first), "containers", 0, "health", value="starting")
     assert plan(nvidia(), unhealthy, catalog=catalog, variant="site")["status"] == status
     stopped = without(unhealthy, "containers", 0, "state", value="exited")
-    assert "is exited" in plan(nvidia(), stopped, catalog=catalog, variant="site")["parts"]["dify"]["reason"]
+    assert "is exited" in plan(nvidia(), stopped, catalog=catalog, variant="site")["parts"]["service"]["reason"]
 
 
 def test_a_leftover_service_of_the_project_is_seen():
     dify = applied(plan(nvidia()))
     dify["containers"].append({"service": "old", "state": "running"})
-    assert "still runs old" in plan(nvidia(), dify)["parts"]["dify"]["reason"]
+    assert "still runs old" in plan(nvidia(), dify)["parts"]["service"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -516,14 +516,14 @@ def test_an_image_that_is_not_the_one(image, action, reason):
     made = plan(nvidia(), dify)
     assert made["parts"]["image"]["action"] == action and reason in made["parts"]["image"]["reason"]
     # The container is made anew with the image, in the same run.
-    assert made["parts"]["dify"]["action"] == "update" and "another image" in made["parts"]["dify"]["reason"]
+    assert made["parts"]["service"]["action"] == "update" and "another image" in made["parts"]["service"]["reason"]
 
 
 def test_a_container_whose_image_nobody_knows_runs_another_image():
     first = plan(nvidia())
     dify = without(applied(first), "images", value={})
     dify["containers"][0]["image_id"] = None
-    assert "another image" in plan(nvidia(), dify)["parts"]["dify"]["reason"]
+    assert "another image" in plan(nvidia(), dify)["parts"]["service"]["reason"]
 
 
 def test_a_pulled_image_of_another_digest():
@@ -537,7 +537,7 @@ def test_a_pulled_image_of_another_digest():
 
 def test_an_engine_that_does_not_tell_what_is_deployed_blocks():
     made = plan(nvidia(), without(applied(plan(nvidia())), "error", value="permission denied"))
-    assert codes(made["blocked"]) == [_plan_codes.DIFY_NOT_READABLE] and made["parts"]["dify"]["action"] == "blocked"
+    assert codes(made["blocked"]) == [_plan_codes.DIFY_NOT_READABLE] and made["parts"]["service"]["action"] == "blocked"
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_an_engine_that_does_not_tell_what_is_deployed_blocks():
 )
 def test_a_changed_wish_updates_the_service_and_not_the_image(changed):
     made = plan(nvidia(), applied(plan(nvidia())), service=_compose.Service(**changed))
-    assert (made["parts"]["image"]["action"], made["parts"]["dify"]["action"]) == ("none", "update")
+    assert (made["parts"]["image"]["action"], made["parts"]["service"]["action"]) == ("none", "update")
 
 
 @pytest.mark.parametrize("facts", [None, {}, [], "x", {"gpus": None}])
@@ -640,7 +640,7 @@ DIFY = maybe(
         },
     )
 )
-PARTS = st.sampled_from([frozenset(_planner.PARTS), frozenset({"image", "dify"}), frozenset({"driver"}), frozenset()])
+PARTS = st.sampled_from([frozenset(_planner.PARTS), frozenset({"image", "service"}), frozenset({"driver"}), frozenset()])
 POLICY = st.fixed_dictionaries(
     {
         "prefer": st.sampled_from(["newest", "full_support_first"]),
@@ -719,12 +719,12 @@ def test_any_facts_give_a_plan_of_the_form(facts, dify, policy, wants, force):
     actions = {part["action"] for part in made["parts"].values()}
     assert actions <= ({"none", "blocked"} if made["blocked"] else ACTIONS)
     assert (made["status"] == "ok") == (actions == {"none"})
-    apply = wants.get("apply", {"image", "dify"})
+    apply = wants.get("apply", {"image", "service"})
     assert all(part["action"] in ("none", "blocked") or name in apply for name, part in made["parts"].items())
-    assert set(made["render"]["files"]) == ({COMPOSE} if "dify" in apply and not made["blocked"] else set())
+    assert set(made["render"]["files"]) == ({COMPOSE} if "service" in apply and not made["blocked"] else set())
     assert all(entry["code"] in _plan_codes.CODES for entry in [*made["blocked"], *made["warnings"], *made["rejected"]])
     assert all(isinstance(part["reason"], str) and part["reason"] for part in made["parts"].values())
-    assert made["blocked"] or made["mode"] != "gpu" or made["image"]["devices"] or "dify" not in apply
+    assert made["blocked"] or made["mode"] != "gpu" or made["image"]["devices"] or "service" not in apply
     assert all((entry["device"] is not None) == entry["used"] and (entry["used"] or entry["reason"]) for entry in made["gpus"])
     assert isinstance(_plan_text.render_plan([("h1", made)], True), str)
     json.dumps(made)

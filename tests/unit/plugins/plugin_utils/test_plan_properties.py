@@ -309,7 +309,7 @@ WANTED_DRIVERS = st.builds(
 @given(
     hosts_as_they_can_be(),
     WANTED_DRIVERS,
-    st.sampled_from([frozenset(_planner.PARTS), frozenset({"driver", "toolkit"}), frozenset({"image", "dify"})]),
+    st.sampled_from([frozenset(_planner.PARTS), frozenset({"driver", "toolkit"}), frozenset({"image", "service"})]),
     st.sampled_from(_planner.CPU_FALLBACKS),
 )
 def test_the_driver_of_a_plan_drives_every_gpu_that_is_used(facts, wish, apply, fallback):

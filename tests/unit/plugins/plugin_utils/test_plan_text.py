@@ -40,7 +40,7 @@ a10-535, a10-536: change
   rejected  cuda12.4, cuda12.8: DG708 fits too (minor); cuda12.6 with torch 2.14.1 comes first by the preference newest
   rejected  cuda13.0, cuda13.2: DG703 CUDA 13.x needs driver >= 580.65.06; loaded is 535.247.01
   image     build difyops/dify-gpu:web-server-cuda12.6-v0.1.0 (not on this host)
-  dify      create difyops/dify-gpu:web-server-cuda12.6-v0.1.0 (/opt/dify-gpu/compose.yaml is not there; there is no API
+  service   create difyops/dify-gpu:web-server-cuda12.6-v0.1.0 (/opt/dify-gpu/compose.yaml is not there; there is no API
             key yet; its container is not there)
   advice    upgrade the driver to branch 580 (supported until 2028-06) and 2 more variants open up: cuda13.0, cuda13.2;
             cuda13.2 would be chosen

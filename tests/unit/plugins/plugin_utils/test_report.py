@@ -30,7 +30,7 @@ def nvidia(name: str = "NVIDIA A10", count: int = 1, driver: str = "535.247.01",
 def plan(status: str = "change", **changes: Any) -> dict[str, Any]:
     parts = {name: {"action": "none", "from": None, "to": None, "reason": ""} for name in ("driver", "engine", "toolkit")}
     parts["image"] = {"action": "build", "from": None, "to": "difyops/dify-gpu:web-server-cuda12.6-v0.1.0", "reason": "not on this host"}
-    parts["dify"] = {"action": "update", "from": "cuda11.8", "to": "cuda12.6", "reason": "another image"}
+    parts["service"] = {"action": "update", "from": "cuda11.8", "to": "cuda12.6", "reason": "another image"}
     return {
         "schema": 1,
         "host": "x",
@@ -567,7 +567,7 @@ t4-471: the plan is BLOCKED, DG724: The engine does not use CDI.
 
 gone-1: unreachable: the host did not answer in this run
 
-a10-536: would change: image: build (not on this host); dify: update cuda11.8 -> cuda12.6 (another image); reboot
+a10-536: would change: image: build (not on this host); service: update cuda11.8 -> cuda12.6 (another image); reboot
 
 a10-535: warning DG213: The container toolkit 1.17.4 has a known container escape."""
     assert _report_text.render_audit(records, FLEET) == f"{_report_text.render_audit(records, None)}\n\n{_plan_text.render_fleet(FLEET)}"
