@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The codes of the decide phase, DG700 to DG799, and those of engine and toolkit, DG800 to DG829.
+"""The codes of the decide phase, DG700 to DG799, of engine and toolkit, DG800 to DG829, and of the upstream release, DG901 to DG925.
 
 DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
 DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out. DG773, DG776, DG777, DG780 to
@@ -122,6 +122,34 @@ SPECIFICATION_LEFT = "DG816"
 CONTAINERS_LOSE_GPU = "DG817"
 CDI_SWITCHED_OFF = "DG818"
 DAEMON_CONFIG_NOT_WRITTEN = "DG820"
+
+# The upstream release: its plan, its role and its modules.
+APP_NO_ARCHIVE = "DG901"
+APP_BROKEN_ARCHIVE = "DG902"
+APP_CHECKSUM = "DG903"
+APP_UNKNOWN = "DG904"
+APP_PORT = "DG905"
+APP_DISK = "DG906"
+APP_MEMORY = "DG907"
+APP_IMAGE = "DG908"
+APP_COMPOSE = "DG909"
+APP_UNKNOWN_KEY = "DG910"
+APP_NO_MODELS = "DG911"
+APP_DOWNGRADE = "DG912"
+APP_DEFAULT_KEPT = "DG913"
+APP_NOT_READY = "DG914"
+APP_MIGRATION = "DG915"
+APP_BACKUP = "DG916"
+APP_UNPINNED = "DG917"
+APP_INTERRUPTED = "DG918"
+APP_TLS = "DG919"
+APP_API = "DG920"
+APP_MODEL_REFUSED = "DG921"
+APP_OPTION = "DG922"
+APP_NO_SITE = "DG923"
+APP_FOREIGN = "DG924"
+APP_NO_KEY = "DG925"
+
 
 CODES: dict[str, Code] = {
     NO_VARIANT_FITS: Code(
@@ -405,5 +433,69 @@ CODES: dict[str, Code] = {
     ),
     DAEMON_CONFIG_NOT_WRITTEN: Code(
         "Docker's configuration file cannot be written", "look at the disk and the attributes of /etc/docker/daemon.json, then run again"
+    ),
+    APP_NO_ARCHIVE: Code(
+        "The release's archive cannot be had",
+        "name a release of Dify that exists in dify_version, or a file on the controller in dify_archive",
+    ),
+    APP_BROKEN_ARCHIVE: Code(
+        "The archive is broken or is no release of Dify",
+        "fetch it anew (remove it from dify_archive_cache), or name another one in dify_archive",
+    ),
+    APP_CHECKSUM: Code(
+        "The archive has another checksum", "compare it with the publisher's; then correct dify_archive_checksum, or fetch the archive anew"
+    ),
+    APP_UNKNOWN: Code(
+        "The release has something that this collection cannot handle", "name another release in dify_version, or go without what is named"
+    ),
+    APP_PORT: Code(
+        "A port of the site is in use", "stop what holds it, or name another one in dify_http_port, dify_https_port or dify_bind_address"
+    ),
+    APP_DISK: Code("Too little disk for the plan", "make room, or lead dify_home or dify_backup_dir to a larger disk"),
+    APP_MEMORY: Code("Too little memory for Dify", "give the host more memory, or lower dify_resources"),
+    APP_IMAGE: Code("An image cannot be had", "load it on the host, or log in to the registry that dify_registry names, then run again"),
+    APP_COMPOSE: Code(
+        "Docker Compose is too old for the release", "install a newer Docker Compose plugin (role container_engine brings one)"
+    ),
+    APP_UNKNOWN_KEY: Code(
+        "A variable of dify_env is not known to the release", "look for its new name in the release's .env.example, and correct dify_env"
+    ),
+    APP_NO_MODELS: Code(
+        "Model files are missing",
+        "put them into dify_gpu_models_dir on the host of the model server, or leave it empty where it may download",
+    ),
+    APP_DOWNGRADE: Code(
+        "An older release than the one that runs was asked for",
+        "go back with rollback_dify.yml, which brings its data too; or set dify_allow_downgrade",
+    ),
+    APP_DEFAULT_KEPT: Code(
+        "A secret is a public default or cannot be used", "give it in dify_secrets, or leave it out so that one is generated"
+    ),
+    APP_NOT_READY: Code("A service does not get ready", "read its log: docker compose logs in the release's folder; then run again"),
+    APP_MIGRATION: Code(
+        "The migration of the databases failed",
+        "the former release has been brought back where dify_failed_upgrade says so; read the log that is named",
+    ),
+    APP_BACKUP: Code("A backup or a restore failed", "look at dify_backup_dir and its disk; nothing was changed without a whole backup"),
+    APP_UNPINNED: Code("An image has no fixed version", "pin it in dify_image_pins by its digest"),
+    APP_INTERRUPTED: Code("A run was interrupted", "run again to finish it; a journal that cannot be read is journal.json below dify_home"),
+    APP_TLS: Code(
+        "The TLS certificate or its key cannot be used",
+        "correct dify_tls_certificate and dify_tls_key: PEM files on the controller that belong together",
+    ),
+    APP_API: Code(
+        "Dify's API answers otherwise than expected",
+        "look at what was expected and seen; a release that is newer than this collection may need a newer one",
+    ),
+    APP_MODEL_REFUSED: Code(
+        "Dify refuses the model server", "ask the model server from the plugin daemon's network; its own words are in the message"
+    ),
+    APP_OPTION: Code("An option of the role cannot be used", "correct the variable that is named"),
+    APP_NO_SITE: Code("The site does not answer", "look at the proxy's log and at the firewall between the controller and dify_url"),
+    APP_FOREIGN: Code(
+        "Another Dify or compose project is in the place", "name another dify_project and dify_home, or set dify_app_state to external"
+    ),
+    APP_NO_KEY: Code(
+        "The API key of the model server is not known here", "give it in dify_gpu_api_key, or set dify_model_register to false"
     ),
 }

@@ -51,6 +51,23 @@ ELSEWHERE = {
     "DG803": ("plugin_utils/test_platform_engine.py", "test_a_distributions_docker_without_compose_names_the_other_source", "DG803"),
     "DG815": ("plugin_utils/test_platform_toolkit.py", "test_how_containers_get_their_gpus", "DG815"),
     "DG818": ("plugin_utils/test_platform_engine.py", "test_what_becomes_of_a_docker_that_is_there", "DG818"),
+    "DG901": ("action/test_dify_plan.py", "test_an_archive_that_cannot_be_used_blocks", "DG901"),
+    "DG902": ("action/test_dify_plan.py", "test_an_archive_that_cannot_be_used_blocks", "DG902"),
+    "DG903": ("action/test_dify_plan.py", "test_an_archive_that_cannot_be_used_blocks", "DG903"),
+    "DG904": ("plugin_utils/test_app_plan.py", "test_what_of_a_release_is_not_known", "APP_UNKNOWN"),
+    "DG905": ("plugin_utils/test_app_plan.py", "test_ports_of_others_block_and_our_own_do_not", "APP_PORT"),
+    "DG906": ("plugin_utils/test_app_plan.py", "test_disk_is_added_up_for_each_file_system", "APP_DISK"),
+    "DG907": ("plugin_utils/test_app_plan.py", "test_memory", "APP_MEMORY"),
+    "DG909": ("plugin_utils/test_app_plan.py", "test_compose", "APP_COMPOSE"),
+    "DG910": ("plugin_utils/test_app_plan.py", "test_settings_that_do_not_go_with_the_release", "APP_UNKNOWN_KEY"),
+    "DG911": ("plugin_utils/test_plan_models.py", "test_a_model_that_is_not_whole_blocks_the_service", "DG911"),
+    "DG912": ("plugin_utils/test_app_plan.py", "test_an_older_release_needs_consent", "APP_DOWNGRADE"),
+    "DG913": ("plugin_utils/test_app_plan.py", "test_settings_that_do_not_go_with_the_release", "DG913"),
+    "DG917": ("plugin_utils/test_app_plan.py", "test_images_come_pinned_and_from_the_sites_registry", "DG917"),
+    "DG918": ("plugin_utils/test_app_plan.py", "test_an_interrupted_run_is_finished", "DG918"),
+    "DG922": ("plugin_utils/test_app_plan.py", "test_a_url_that_cannot_be_used", "APP_OPTION"),
+    "DG924": ("plugin_utils/test_app_plan.py", "test_another_compose_project_in_the_place", "APP_FOREIGN"),
+    "DG925": ("plugin_utils/test_app_plan.py", "test_a_key_that_nobody_knows", "APP_NO_KEY"),
 }
 
 
