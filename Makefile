@@ -33,9 +33,9 @@ SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache_
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
 	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
-	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers platform molecule)"
+	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers platform upstream molecule)"
 	echo "make explore [ROUNDS=5]            the property tests with new examples; make test always takes the same ones"
-	echo "make benchmark                     the figures that the project promises: cost of the facts, speed of the planner"
+	echo "make benchmark                     the figures that the project promises: cost of the facts, speed of the planner and of the image's server"
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
 	echo "make clean                         remove all of it, the simulated fleet too"
 
@@ -97,6 +97,7 @@ benchmark: setup-dev engine
 	@copy="$$($(BIN)/python tests/checks/tree.py)"
 	PYTHONPATH="$$PWD/.cache/tree" $(BIN)/python "$$copy/tests/benchmark/plan.py"
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/facts.py --check
+	"$$(tests/integration/image_service/run --environment)/bin/python" tests/benchmark/image_server.py --check
 
 explore: setup-dev
 	@cd "$$($(BIN)/python tests/checks/tree.py)"
@@ -108,7 +109,7 @@ test: setup-dev engine
 	@$(BIN)/python tests/checks/run_all.py
 
 test-unit: packages
-test-diagnosis test-drivers test-platform test-molecule: engine
+test-diagnosis test-drivers test-platform test-upstream test-molecule: engine
 test-%: setup-dev
 	@$(BIN)/python tests/checks/run_all.py $*
 

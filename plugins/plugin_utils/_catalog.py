@@ -65,12 +65,13 @@ RECIPE_PYTHONS = ("3.11", "3.12")
 
 _KEYS = (
     *("name", "cuda", "torch", "wheel_index", "sm", "ptx", "min_driver", "features", "source", "image", "digest", "port", "health"),
-    *("require_cuda", "enabled"),
+    *("require_cuda", "enabled", "torch_sha256"),
 )
 _TEXT_KEYS = ("name", "cuda", "torch", "wheel_index", "ptx", "min_driver", "source", "image", "digest", "health", "require_cuda")
-_LIST_KEYS = ("sm", "features")
+_LIST_KEYS = ("sm", "features", "torch_sha256")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TARGET = re.compile(r"[0-9]{1,2}\.[0-9][af]?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(
     r"(?:(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?)/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -92,7 +93,8 @@ class Variant(NamedTuple):
 
     `port` is where the server listens in the container, `health` the path that answers 2xx when it can serve (None: it has none).
     `require_cuda` is what NVIDIA_REQUIRE_CUDA in the image says, None when nobody told. A variant that is not `enabled` is there to be
-    switched on: it is never chosen, and no plan mentions it.
+    switched on: it is never chosen, and no plan mentions it. `torch_sha256` are the hashes of the wheels that may be taken for torch, none
+    for any.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Variant(NamedTuple):
     health: str | None = DEFAULT_HEALTH
     require_cuda: str | None = None
     enabled: bool = True
+    torch_sha256: tuple[str, ...] = ()
 
 
 def load(entries: object, repository: str, version: str, with_defaults: bool = True) -> list[Variant]:
@@ -186,6 +189,7 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
     if torch is None or not _versions.is_dotted(torch, "{1,2}"):
         raise CatalogError(f"{where} needs torch: a version such as '2.14.1'; found {torch!r}.")
     _check_cuda(raw, where)
+    _check_hashes(raw, where)
     _check_require_cuda(raw, where)
     _check_endpoint(raw, where)
     image, digest = _image(raw, repository, version, where)
@@ -210,6 +214,7 @@ def _variant(raw: Mapping[str, Any], repository: str, version: str) -> Variant:
         health=raw.get("health", DEFAULT_HEALTH),
         require_cuda=raw.get("require_cuda"),
         enabled=raw.get("enabled") is not False,
+        torch_sha256=tuple(raw.get("torch_sha256") or ()),
     )
 
 
@@ -235,6 +240,12 @@ def _check_keys_and_types(raw: Mapping[str, Any], where: str) -> None:
         value = raw.get(key)
         if value is not None and not (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)):
             raise CatalogError(f"{where}: {key} must be a list of quoted texts such as ['8.0', '9.0']; found {value!r}.")
+
+
+def _check_hashes(raw: Mapping[str, Any], where: str) -> None:
+    wrong = next((value for value in raw.get("torch_sha256") or () if _SHA256.fullmatch(value) is None), None)
+    if wrong is not None:
+        raise CatalogError(f"{where}: torch_sha256 must list the SHA-256 of torch's wheels, each 64 hexadecimal digits; found {wrong!r}.")
 
 
 def _check_endpoint(raw: Mapping[str, Any], where: str) -> None:

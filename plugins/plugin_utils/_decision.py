@@ -56,6 +56,9 @@ class Wishes:
     fleet: Mapping[str, Any] | None = None
     image_base: str = "python:3.12-slim-bookworm"
     image_version: str = "0.1.0"
+    # The host that builds for all, None where each builds its own; and whether the others get it by the registry.
+    build_host: str | None = None
+    push: bool = False
     service: _compose.Service = field(default_factory=_compose.Service)
     context_digest: Callable[[], str] = lambda: ""
     today: datetime.date = field(default_factory=datetime.date.today)

@@ -72,11 +72,28 @@ def wishes(options: Mapping[str, Any], host: str, context: str, today: datetime.
         fleet=options["fleet"],
         image_base=base,
         image_version=options["image_version"],
+        build_host=_build_host(options),
+        push=options["image_push"],
         service=service(options),
         # A plan of a fleet asks for it once, not once for each host.
         context_digest=functools.lru_cache(maxsize=1)(lambda: _recipe.context_digest(options["image_context"] or context)),
         today=today,
     )
+
+
+def _build_host(options: Mapping[str, Any]) -> str | None:
+    host: str = options["image_build_host"].strip()
+    if not options["image_push"]:
+        return host or None
+    if not host:
+        raise WishError(f"{option('image_push')} needs {option('image_build_host')}, the host that builds and pushes for all.")
+    registry, slash, _name = options["image_repository"].partition("/")
+    if not slash or not (set(".:") & set(registry) or registry == "localhost"):
+        raise WishError(
+            f"{option('image_push')} needs a registry in front of {option('image_repository')}, such as registry.example.org/ai/dify-gpu; "
+            f"found {options['image_repository']!r}."
+        )
+    return host
 
 
 def _gpus(wanted: list[str]) -> tuple[str, ...]:

@@ -106,7 +106,12 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
     build = None
     if variant.source == "build":
         args = _recipe.build_args(variant, wishes.image_base, wishes.image_version)
-        build = {"recipe_digest": _recipe.digest(wishes.context_digest(), args), "args": args}
+        build = {
+            "recipe_digest": _recipe.digest(wishes.context_digest(), args),
+            "args": args,
+            "host": wishes.build_host,
+            "bring": _bring(wishes),
+        }
     return {
         "variant": variant.name,
         "reference": variant.image,
@@ -126,6 +131,22 @@ def image_of(host: Host, decision: Decision, devices: Mapping[_devices.Use, str]
         "require_cuda": _requirement(host, decision, variant),
         "build": build,
     }
+
+
+def _bring(wishes: Wishes) -> str:
+    """Return how an image that is built comes to this host: build (here), pull (from the registry) or copy (from the build host)."""
+    if wishes.build_host in (None, wishes.host):
+        return "build"
+    return "pull" if wishes.push else "copy"
+
+
+def _brought(image: Mapping[str, Any], reason: str) -> tuple[str, str]:
+    """Return the action that brings an image which is not there as planned, and the reason with the way that it takes."""
+    if image["build"] is None:
+        return image["source"], reason
+    bring, builder = image["build"]["bring"], image["build"]["host"]
+    ways = {"pull": f"; built once on {builder} and pulled from the registry", "copy": f"; built once on {builder} and copied from there"}
+    return bring, reason + ways.get(bring, "")
 
 
 def _requirement(host: Host, decision: Decision, variant: Variant) -> dict[str, Any] | None:
@@ -232,13 +253,13 @@ def image_part(dify: object, image: Mapping[str, Any] | None) -> dict[str, Any]:
     there = _document.mapping(_document.at(dify, "images"), reference)
     have = _document.text(there, "id")
     if have is None:
-        return _part(image["source"], None, reference, "not on this host")
+        action, reason = _brought(image, "not on this host")
+        return _part(action, None, reference, reason)
     if image["build"] is not None:
         label = _document.text(there, "labels", _recipe.LABEL)
         if label != image["build"]["recipe_digest"]:
-            return _part(
-                "build", have, reference, "the recipe has changed" if label else "it was not built from a recipe of this collection"
-            )
+            action, reason = _brought(image, "the recipe has changed" if label else "it was not built from a recipe of this collection")
+            return _part(action, have, reference, reason)
     elif image["digest"] is not None and not any(known.endswith(f"@{image['digest']}") for known in _document.texts(there, "repo_digests")):
         return _part("pull", have, reference, "the image on this host has another digest")
     return _part("none", reference, reference, "on this host")

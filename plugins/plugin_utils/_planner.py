@@ -495,6 +495,12 @@ def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, starts: bo
     return _model_blocks(dify, wishes) if "service" in wishes.apply else []
 
 
+_COPY_THE_MODEL = (
+    "copy the whole model (config.json, tokenizer and safetensors weights) there, or correct models_dir (dify_gpu_models_dir), "
+    "embedding_model (dify_gpu_embedding_model) or rerank_model (dify_gpu_rerank_model)"
+)
+
+
 def _model_blocks(dify: object, wishes: Wishes) -> list[Block]:
     """Return which models that are to be read from the host are not there, or not whole. What was not looked at is in nobody's way."""
     found = []
@@ -502,5 +508,5 @@ def _model_blocks(dify: object, wishes: Wishes) -> list[Block]:
         facts = _document.mapping(_document.at(dify, "models"), folder)
         if _document.flag(facts, "complete") is False:
             message = f"{variable} names the folder {folder} on the host, which {_document.text(facts, 'reason') or 'is not complete'}"
-            found.append(Block("service", _plan_codes.MODEL_FILES, message))
+            found.append(Block("service", _plan_codes.APP_NO_MODELS, message, _COPY_THE_MODEL))
     return found

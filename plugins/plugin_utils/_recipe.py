@@ -32,6 +32,7 @@ def build_args(variant: Variant, base: str, version: str) -> dict[str, str]:
         "IMAGE_VERSION": version,
         "PTX": variant.ptx or "",
         "SM_LIST": " ".join(variant.sm),
+        "TORCH_SHA256": " ".join(variant.torch_sha256),
         "TORCH_VERSION": variant.torch,
         "VARIANT": variant.name,
         "WHEEL_INDEX": variant.wheel_index or "",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import EMBEDDER, MODEL_DIR, Server, running, sentence_of
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 TEXTS = ["A cat sits on the mat.", "A kitten is resting on a rug.", "Interest rates rose by half a percent."]
@@ -39,6 +40,17 @@ def test_vectors_are_those_of_plain_transformers(server: Server) -> None:
     assert answer["model"] == EMBEDDER
     assert {item["object"] for item in answer["data"]} == {"embedding"}
     np.testing.assert_allclose(vectors_of(answer), plain_vectors(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", ["1", "32"])
+def test_vectors_are_those_of_plain_sentence_transformers(batch_size: str) -> None:
+    """Of texts shorter and longer than the model's window, in one request that is more than one batch."""
+    texts = [*TEXTS, *(f"{TEXTS[number % 3]} " * (1 + 3 * number) for number in range(33))]
+    plain = SentenceTransformer(str(MODEL_DIR), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True})
+    with running(BATCH_SIZE=batch_size) as other:
+        assert other.wait()["status"] == "ok"
+        found = vectors_of(other.embed(texts).json())
+    np.testing.assert_allclose(found, plain.encode(texts, batch_size=32, show_progress_bar=False), rtol=0, atol=1e-4)
 
 
 def test_related_sentences_are_nearer_than_unrelated_ones(server: Server) -> None:

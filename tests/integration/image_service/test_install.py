@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -148,11 +149,47 @@ def test_an_unreachable_index_is_one_sentence_without_its_credentials(
     assert "very-secret" not in shown.out + shown.err + str(recorded)
 
 
+def wheel_hash(folder: Path, name: str, version: str) -> str:
+    return hashlib.sha256((folder / f"{name}-{version}-py3-none-any.whl").read_bytes()).hexdigest()
+
+
+def test_a_file_with_another_hash_is_refused(tmp_path: Path, venv: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wheels, pins = tmp_path / "wheels", tmp_path / "pins.txt"
+    wheel(wheels, "first_thing", "1.0")
+    pins.write_text(install.hashed("first_thing==1.0", ["0" * 64]) + "\n")
+    with pytest.raises(install.BuildError, match=r"could not install pins\.txt"):
+        install.install([*install.HASHED, "--requirement", str(pins)], [], wheels, DEAD_INDEX, tmp_path / "no-ca")
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
+    pins.write_text(install.hashed("first_thing==1.0", ["0" * 64, wheel_hash(wheels, "first_thing", "1.0")]) + "\n")
+    install.install([*install.HASHED, "--requirement", str(pins)], [], wheels, DEAD_INDEX, tmp_path / "no-ca")
+    subprocess.run([venv / "bin/python", "-c", "import first_thing"], check=True)
+
+
+@pytest.mark.parametrize("value", ["", "abc", "G" * 64, "A" * 64])
+def test_a_hash_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(install.BuildError, match="64 hexadecimal digits"):
+        install.hashed("torch==2.13.0+cpu", [value])
+
+
+def test_a_requirement_without_a_pin_ends_the_build(tmp_path: Path, venv: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("first_thing==1.0\n")
+    with pytest.raises(install.BuildError, match=r"constraints\.txt lacks something"):
+        install.check_complete(tmp_path / "requirements.txt")
+
+
+def test_every_pin_has_a_hash() -> None:
+    """sympy too, whose version follows torch."""
+    tool = RECIPE.parents[3] / "tests/tools/pin_hashes.py"
+    assert subprocess.run([sys.executable, str(tool), "--check"], check=False).returncode == 0
+    assert all(install.hashed("sympy", [value]) for value in install.SYMPY.values())
+    assert {install.sympy_requirement(f"torch=={torch}") for torch in ("2.5.1", "2.15.0")} == {f"sympy=={known}" for known in install.SYMPY}
+
+
 def test_the_pins_are_exact_and_complete() -> None:
     """Every requirement is pinned, and everything that is installed here comes from the pins."""
 
     def pins(name: str) -> dict[str, str]:
-        lines = [line for line in (RECIPE / name).read_text().splitlines() if line and not line.startswith("#")]
+        lines = install.bare_pins((RECIPE / name).read_text())
         assert all(line.count("==") == 1 and "*" not in line for line in lines), lines
         return dict(line.split("==") for line in lines)
 

@@ -28,6 +28,10 @@ GOOD = {"API_KEY": "0123456789abcdef", "EMBEDDING_MODEL": "/models/m"}
         ({"MAX_BATCH": "0"}, "MAX_BATCH is '0'"),
         ({"MAX_INPUT_CHARS": "1.5"}, "MAX_INPUT_CHARS is '1.5'"),
         ({"EXPECT_GPU": "maybe"}, "EXPECT_GPU is 'maybe'"),
+        ({"GPU_MEMORY_FRACTION": "0"}, "GPU_MEMORY_FRACTION is '0'"),
+        ({"GPU_MEMORY_FRACTION": "1.1"}, "above 0 and up to 1"),
+        ({"GPU_MEMORY_FRACTION": "nan"}, "GPU_MEMORY_FRACTION is 'nan'"),
+        ({"GPU_MEMORY_FRACTION": "half"}, "GPU_MEMORY_FRACTION is 'half'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
         ({"RERANK_MODEL": "/other/m"}, "Both models would be served as 'm'"),
     ],
@@ -58,6 +62,11 @@ def test_no_gpu_is_expected(value: str) -> None:
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
 def test_a_gpu_is_expected(value: str) -> None:
     assert Settings.from_environ({**GOOD, "EXPECT_GPU": value}).expect_gpu is True
+
+
+@pytest.mark.parametrize(("value", "share"), [("", 1.0), ("1", 1.0), ("0.5", 0.5), (" 0.25 ", 0.25)])
+def test_a_share_of_the_gpus_memory(value: str, share: float) -> None:
+    assert Settings.from_environ({**GOOD, "GPU_MEMORY_FRACTION": value}).gpu_memory_fraction == share
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-PLAN_KEYS = ["schema", "host", "status", "mode", "gpus", "blocked", "parts", "image", "rejected", "render", "reboot", "restart"]
+PLAN_KEYS = ["schema", "host", "status", "mode", "gpus", "blocked", "parts", "image", "rejected", "models", "render", "reboot", "restart"]
 PLAN_KEYS += ["advice", "warnings"]
 IMAGE_KEYS = ["variant", "reference", "cuda", "torch", "sm", "source", "digest", "port", "health"]
 IMAGE_KEYS += ["support", "reason", "expected", "devices", "injection", "gpu_count", "require_cuda", "build"]
@@ -116,6 +116,7 @@ def test_the_build_of_the_image():
         "IMAGE_VERSION": "0.1.0",
         "PTX": "",
         "SM_LIST": "7.5 8.0 8.6 9.0 10.0 12.0",
+        "TORCH_SHA256": "",
         "TORCH_VERSION": "2.15.0",
         "VARIANT": "cuda13.2",
         "WHEEL_INDEX": "https://download.pytorch.org/whl/cu132",

@@ -4,7 +4,8 @@
 """Install PyTorch and the server's requirements into a virtual environment, during the build of the image.
 
 Only exact versions are installed, and torch only as the build that the variant names (``+cpu``, ``+cu126``), so that
-neither a newer one nor another CUDA can slip in; what was installed is checked at the end.
+neither a newer one nor another CUDA can slip in; what was installed is checked at the end. All but torch and the CUDA
+libraries that its wheel pins has to have one of the hashes that the recipe names, and torch too where the variant names them.
 
 A wheelhouse that has everything is used alone, without asking an index. Addresses of indexes go to pip by its
 environment, since they may hold credentials and a command line is seen by every user of the host.
@@ -22,8 +23,14 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-# Of torch's own needs, the ones that are not CUDA libraries: the wheel indexes of PyTorch carry old copies of them.
-TORCH_NEEDS = ("filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "typing-extensions")
+# Which sympy a torch needs, with the hash of its only wheel.
+SYMPY = {
+    "1.13.1": "db36cdc64bf61b9b24578b6f7bab1ecdd2452cf008f34faa33776680c26d66f8",
+    "1.14.0": "e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5",
+}
+
+# Wheels only: to build a source archive would fetch tools that no hash names. Dependencies are not followed, since the pins are complete.
+HASHED = ("--require-hashes", "--no-deps", "--only-binary", ":all:")
 
 PROBE = """
 import json, torch
@@ -63,6 +70,24 @@ def sympy_requirement(torch: str) -> str:
     return "sympy==1.13.1" if (int(major), int(minor)) < (2, 7) else "sympy==1.14.0"
 
 
+def bare_pins(text: str) -> list[str]:
+    """The ``name==version`` of each entry of a requirements file, without its hashes."""
+    lines = [line for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip() and not line.startswith("#")]
+    return [line.split()[0] for line in lines]
+
+
+def hashed(requirement: str, hashes: list[str]) -> str:
+    """A requirement with the SHA-256 hashes of the files that may be taken for it, as a line of a requirements file.
+
+    Raises:
+        BuildError: one of them is no SHA-256 hash.
+    """
+    wrong = next((value for value in hashes if not re.fullmatch(r"[0-9a-f]{64}", value)), None)
+    if wrong is not None:
+        raise BuildError(f"The hash '{wrong}' of {requirement} is no SHA-256 hash: expected 64 hexadecimal digits.")
+    return " ".join([requirement, *(f"--hash=sha256:{value}" for value in hashes)])
+
+
 def pip(arguments: list[str], environment: dict[str, str]) -> int:
     """Run pip of this environment. A pip.conf of the base image counts: a site may have its mirrors there."""
     command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar", "off"]
@@ -74,7 +99,7 @@ def install(what: list[str], constraints: list[Path], wheelhouse: Path, index: s
 
     Args:
         what: requirements, as pip's arguments.
-        constraints: files with exact versions.
+        constraints: files with exact versions, without hashes.
         wheelhouse: directory of wheels; may be empty.
         index: address of a package index; empty for pip's own default.
         ca_bundle: certificates to trust instead of pip's own, when the file is there.
@@ -97,7 +122,12 @@ def install(what: list[str], constraints: list[Path], wheelhouse: Path, index: s
         environment["PIP_CERT"] = str(ca_bundle)
     if pip([*found, *arguments], environment) != 0:
         beside = " and the wheelhouse" if wheels else ""
-        raise BuildError(f"pip could not install {' '.join(what)} from {_site(index)}{beside}.")
+        raise BuildError(f"pip could not install {_named(what)} from {_site(index)}{beside}.")
+
+
+def _named(what: list[str]) -> str:
+    """What was to be installed, for a sentence: requirements, and files by their names."""
+    return " ".join(Path(part).name if part.startswith("/") else part for part in what if not part.startswith("-") and part != ":all:")
 
 
 def _site(index: str) -> str:
@@ -129,6 +159,20 @@ def check(torch: str, cuda: str, sm: list[str]) -> None:
     print(f"torch {version}, CUDA {built_for}, compiled for {' '.join(flags) or 'the CPU'}", flush=True)
 
 
+def check_complete(requirements: Path) -> None:
+    """Prove that the pins were all that the server and torch need.
+
+    Raises:
+        BuildError: a requirement is not there, or not in the version that is wanted.
+    """
+    if pip(["--no-index", "--requirement", str(requirements)], {}) != 0:
+        raise BuildError("constraints.txt lacks something that requirements.txt needs: renew the pins as its head says.")
+    answer = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        found = (answer.stdout.strip().splitlines() or ["no message"])[0]
+        raise BuildError(f"What was installed does not fit together: {found}.")
+
+
 def secret(path: Path) -> str:
     """The content of a build secret; empty when the build was started without it."""
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
@@ -138,6 +182,7 @@ def main() -> int:
     """Install everything; 1 and a sentence on standard error when that fails."""
     parser = argparse.ArgumentParser(description="Install torch and the requirements of the server.")
     parser.add_argument("--torch", required=True)
+    parser.add_argument("--torch-sha256", default="", help="hashes of torch's wheels, separated by blanks; empty: none is compared")
     parser.add_argument("--cuda", default="")
     parser.add_argument("--sm", default="")
     parser.add_argument("--wheel-index", default="")
@@ -149,12 +194,23 @@ def main() -> int:
     index = secret(arguments.secrets / "pip_index_url")
     try:
         torch = torch_requirement(arguments.torch, arguments.cuda)
-        constraints = [arguments.recipe / "constraints.txt", arguments.recipe / "constraints-torch.txt"]
-        constraints[1].write_text(f"{torch}\n{sympy_requirement(torch)}\n", encoding="utf-8")
-        install(list(TORCH_NEEDS), constraints, arguments.wheelhouse, index, ca_bundle)
+        sympy = sympy_requirement(torch)
+        recipe, wheelhouse = arguments.recipe, arguments.wheelhouse
+        pins = recipe / "constraints.txt"
+        # Without hashes, for the one step that has to find what nobody has hashes of: pip would refuse all of it otherwise.
+        constraints = recipe / "constraints-torch.txt"
+        constraints.write_text("\n".join([*bare_pins(pins.read_text(encoding="utf-8")), sympy, torch]) + "\n", encoding="utf-8")
+        sympy_pin = recipe / "sympy.txt"
+        sympy_pin.write_text(hashed(sympy, [SYMPY[sympy.partition("==")[2]]]) + "\n", encoding="utf-8")
+        install([*HASHED, "--requirement", str(pins), "--requirement", str(sympy_pin)], [], wheelhouse, index, ca_bundle)
         # The wheel index and nothing else: a plain index has another build of torch under the same version.
-        install([torch], constraints, arguments.wheelhouse, arguments.wheel_index or index, ca_bundle)
-        install(["--requirement", str(arguments.recipe / "requirements.txt")], constraints, arguments.wheelhouse, index, ca_bundle)
+        torch_index = arguments.wheel_index or index
+        if arguments.torch_sha256.split():
+            torch_pin = recipe / "torch.txt"
+            torch_pin.write_text(hashed(torch, arguments.torch_sha256.split()) + "\n", encoding="utf-8")
+            install([*HASHED, "--requirement", str(torch_pin)], [], wheelhouse, torch_index, ca_bundle)
+        install([torch], [constraints], wheelhouse, torch_index, ca_bundle)
+        check_complete(recipe / "requirements.txt")
         check(torch, arguments.cuda, re.findall(r"\d+\.\d+", arguments.sm))
     except (BuildError, OSError) as error:
         print(f"dify-gpu build: {error}", file=sys.stderr)

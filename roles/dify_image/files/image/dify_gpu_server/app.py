@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         service.stop()
 
     app = FastAPI(title="Dify GPU image service", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
     app.add_middleware(Gate, api_key=settings.api_key, max_body_mib=settings.max_body_mib, metrics=metrics)
     _add_error_handlers(app)
     _add_pages(app, service)

@@ -64,6 +64,18 @@ def find_device(expect_gpu: bool) -> Device:
     return Device("cpu", "cpu", "CPU", note=problem)
 
 
+def bound_memory(device: Device, fraction: float) -> None:
+    """Keep this process from taking more than a share of the GPU's memory; what goes beyond it fails as if the GPU were full.
+
+    Args:
+        device: the device that serves; the CPU has no such bound.
+        fraction: above 0 and up to 1.
+    """
+    if device.mode == "gpu" and fraction < 1:
+        torch.cuda.set_per_process_memory_fraction(fraction, device.torch_name)
+        log.info("at most %.0f %% of the memory of %s is taken", fraction * 100, device.name)
+
+
 def gpu_problem() -> str | None:
     """Why the GPU cannot be used, or None when a small matrix product on it came out right."""
     if torch.version.cuda is None:

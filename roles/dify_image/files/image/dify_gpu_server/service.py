@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from .checkpoints import ModelError
-from .device import Device, DeviceError, find_device, first_line
+from .device import Device, DeviceError, bound_memory, find_device, first_line
 from .embeddings import Embedded, Embedder
 from .errors import ServiceError
 from .metrics import Metrics
@@ -70,6 +70,8 @@ class Service:
     def _load_models(self) -> None:
         settings = self.settings
         self.device = find_device(settings.expect_gpu)
+        # Before the first model: what is loaded counts, too.
+        bound_memory(self.device, settings.gpu_memory_fraction)
         self.metrics.describe(self.device, settings.variant, torch.__version__, torch.version.cuda, settings.version)
         self.embedder = Embedder.load(settings.embedding_model, settings.embedding_name, self.device, settings.batch_size)
         if settings.rerank_model is not None and settings.rerank_name is not None:
@@ -120,9 +122,11 @@ class Service:
                 return work(*arguments)
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
+                bound = self.settings.gpu_memory_fraction
+                allowed = f" within the share of {bound:g} that is allowed (GPU_MEMORY_FRACTION)" if bound < 1 else ""
                 raise ServiceError(
                     503,
-                    "The GPU has not enough free memory for this request: send fewer or shorter inputs, or lower BATCH_SIZE.",
+                    f"The GPU has not enough free memory{allowed} for this request: send fewer or shorter inputs, or lower BATCH_SIZE.",
                     "out_of_memory",
                 ) from error
             except RuntimeError as error:

@@ -21,7 +21,11 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server was told to do. Sizes are counts unless the name says otherwise."""
+    """What the server was told to do. Sizes are counts unless the name says otherwise.
+
+    Attributes:
+        gpu_memory_fraction: how much of the GPU's memory this process may take, above 0 and up to 1.
+    """
 
     api_key: str = field(repr=False)
     embedding_model: str
@@ -37,6 +41,7 @@ class Settings:
     max_body_mib: int
     max_queue: int
     batch_size: int
+    gpu_memory_fraction: float
     log_level: str
     variant: str
     version: str
@@ -83,6 +88,7 @@ class Settings:
             max_body_mib=_number(environ, "MAX_BODY_MIB", 16, 1, 4096),
             max_queue=_number(environ, "MAX_QUEUE", 64, 1, 100_000),
             batch_size=_number(environ, "BATCH_SIZE", 32, 1, 4096),
+            gpu_memory_fraction=_fraction(environ, "GPU_MEMORY_FRACTION"),
             log_level=log_level,
             variant=_text(environ, "DIFYOPS_VARIANT") or "unknown",
             version=_text(environ, "DIFYOPS_IMAGE_VERSION") or "unknown",
@@ -154,6 +160,20 @@ def _number(environ: Mapping[str, str], name: str, default: int, least: int, mos
         number = None
     if number is None or not least <= number <= most:
         raise SettingsError(f"{name} is '{value}': use a whole number from {least} to {most}.")
+    return number
+
+
+def _fraction(environ: Mapping[str, str], name: str) -> float:
+    """A share of the whole; 1 where nothing is set. NaN compares as false and is refused with the rest."""
+    value = _text(environ, name)
+    if value is None:
+        return 1.0
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise SettingsError(f"{name} is '{value}': use a number above 0 and up to 1, such as 0.5 for half of the GPU's memory.")
     return number
 
 
