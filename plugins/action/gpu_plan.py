@@ -64,6 +64,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "image_repository": {"type": "str", "default": "difyops/dify-gpu"},
     "image_version": {"type": "str", "default": "0.1.0"},
     "image_context": {"type": "path", "default": ""},
+    "image_build_host": {"type": "str", "default": ""},
+    "image_push": {"type": "bool", "default": False},
     "image_base": {"type": "str", "default": "python:3.12-slim-bookworm"},
     "home": {"type": "str", "default": "/opt/dify-gpu"},
     "project": {"type": "str", "default": "dify-gpu"},

@@ -16,10 +16,14 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _provision_text, _report, _report_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _app_text, _provision_text, _report, _report_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "show": {"type": "str", "choices": ["plan", "fleet", "verdict", "audit", "provision", "provision_outcome"], "required": True},
+    "show": {
+        "type": "str",
+        "choices": ["plan", "fleet", "verdict", "audit", "provision", "provision_outcome", "app", "app_outcome"],
+        "required": True,
+    },
     "hosts": {"type": "list", "elements": "str"},
     "path": {"type": "path"},
 }
@@ -33,6 +37,8 @@ _COLORS = {
     "unchanged": "green",
     "changed": "green",
     "reboot_required": "yellow",
+    "planned": "cyan",
+    "rolled_back": "yellow",
 }
 
 
@@ -59,6 +65,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             plan = options["show"] == "provision"
             text = _provision_text.render_plan(records, check) if plan else _provision_text.render_outcome(records, check, _paint)
             return _reported(result, options["path"], records, text, _provision_text.summarize(records))
+        if options["show"] in ("app", "app_outcome"):
+            told = {host: _plain(host, variables["hostvars"][host].get("dify_app_outcome")) for host in hosts}
+            records = [_app_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
+            plan = options["show"] == "app"
+            text = _app_text.render_plan(records, check) if plan else _app_text.render_outcome(records, check, _paint)
+            return _reported(result, options["path"], records, text, _app_text.summarize(records))
         audit = options["show"] == "audit"
         records = []
         for host, (facts, outcome, others) in known.items():
@@ -122,7 +134,7 @@ def _known(hostvars: Mapping[str, Any], host: str) -> tuple[dict[str, Any], dict
     """Return a host's facts, as far as they are reported, its outcome, and the verdicts on its other containers."""
     variables = hostvars[host]
     facts = variables.get("ansible_facts") or {}
-    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet", "gpu_driver", "gpu_engine", "gpu_toolkit")
+    keys = ("nvidia", "dify", "gpu_plan", "gpu_verdict", "gpu_fleet", "gpu_driver", "gpu_engine", "gpu_toolkit", *_app_text.FACTS)
     outcome, others = _plain(host, variables.get("dify_outcome")), _plain(host, variables.get("gpu_audit_verdicts"))
     return (
         {key: _plain(host, facts[key]) for key in keys if isinstance(facts.get(key), Mapping)},

@@ -510,6 +510,17 @@ options:
       - When empty, the recipe of the role P(difyops.gpu.dify_image#role).
     type: path
     default: ""
+  image_build_host:
+    description:
+      - Host that builds the images of all, by its name in the inventory, or V(localhost). The others get them from there.
+      - When empty, each host builds its own.
+    type: str
+    default: ""
+  image_push:
+    description:
+      - Whether the others get the image of O(image_build_host) by the registry in front of O(image_repository). Else it is copied.
+    type: bool
+    default: false
   image_base:
     description:
       - Base image of the recipe. It needs Python 3.11 or 3.12.
@@ -705,6 +716,11 @@ plan:
       description: Every variant that was not chosen, each with C(variant), C(code) and C(reason).
       type: list
       elements: dict
+      returned: always
+    models:
+      description: Folders on the host from which the service reads models, for the option O(difyops.gpu.dify_facts#module:models).
+      type: list
+      elements: str
       returned: always
     render:
       description: Under C(files) every file that the role writes, with C(content), C(sha256) and C(mode), by path on the host.

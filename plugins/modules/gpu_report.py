@@ -34,8 +34,10 @@ options:
       - V(provision) prints what the roles P(difyops.gpu.nvidia_driver#role), P(difyops.gpu.container_engine#role) and
         P(difyops.gpu.nvidia_container_toolkit#role) would do on each host, in full.
       - V(provision_outcome) prints a table of what became of driver, engine and toolkit.
+      - V(app) prints what the role P(difyops.gpu.dify#role) would do on each host, from action and versions to images, containers,
+        backup and downtime. V(app_outcome) prints a table of what became of it.
     type: str
-    choices: [plan, fleet, verdict, audit, provision, provision_outcome]
+    choices: [plan, fleet, verdict, audit, provision, provision_outcome, app, app_outcome]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.

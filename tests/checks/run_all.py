@@ -197,6 +197,13 @@ def platform() -> list[Step]:
     return _scenario("container_platform", LOGS / "platform.xml")
 
 
+def upstream() -> list[Step]:
+    """An upstream release on simulated hosts: deployed, connected to the image service, and refused where the input is bad."""
+    report = LOGS / "upstream.xml"
+    command = [PYTHON, "tests/integration/upstream/run.py", f"--junitxml={report}"]
+    return [Step("upstream release", command, tree.mirror(), report, live=True, environment={"PYTHONPATH": str(tree.COLLECTIONS)})]
+
+
 def molecule() -> list[Step]:
     """The whole job on simulated hosts."""
     report = LOGS / "molecule.xml"
@@ -206,7 +213,7 @@ def molecule() -> list[Step]:
 
 
 STAGES: dict[str, Callable[[], list[Step]]] = {
-    stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, drivers, platform, molecule)
+    stage.__name__: stage for stage in (unit, lint, docs, sanity, service, diagnosis, drivers, platform, upstream, molecule)
 }
 
 

@@ -14,10 +14,10 @@ from simhostlib._common import HERE, SimhostError
 from simhostlib._systems import DEFAULT_SYSTEM, SYSTEMS, System
 
 DEFAULT_FLEET = HERE / "fleets" / "demo.json"
-INNER_PORTS = {"ssh": 22, "api": 8000}
+INNER_PORTS = {"ssh": 22, "api": 8000, "web": 80, "https": 443}
 IMAGES = ("python", "cuda")
 ASSETS = ("wheels", "models")
-HOST_KEYS = {"os", "profile", "set", "publish", "images", "mounts", "pynvml", "without", "repositories", "engine"}
+HOST_KEYS = {"os", "profile", "set", "publish", "images", "mounts", "pynvml", "without", "repositories", "engine", "dify"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Host:
     pynvml: bool = False
     without: list[str] = field(default_factory=list)
     repositories: bool = False
+    dify: bool = False
     # False: the system could have one here, and the host has none until somebody brings it.
     engine: bool = True
 
@@ -84,7 +85,8 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
         raise SimhostError(f"{path}: host {name} has the unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(HOST_KEYS))}.")
     publish = raw.get("publish", {})
     if "ssh" not in publish or set(publish) - set(INNER_PORTS) or not all(isinstance(port, int) for port in publish.values()):
-        raise SimhostError(f"{path}: `publish` of host {name} must map ssh (and may map api) to a port number.")
+        others = ", ".join(name for name in INNER_PORTS if name != "ssh")
+        raise SimhostError(f"{path}: `publish` of host {name} must map ssh (and may map {others}) to a port number.")
     for key, known in (("images", IMAGES), ("mounts", ASSETS)):
         for wanted in raw.get(key, ()):
             if wanted not in known:
@@ -108,14 +110,23 @@ def _host(prefix: str, name: str, raw: dict[str, Any], path: Path) -> Host:
         system=SYSTEMS[system],
         overrides=list(raw.get("set", [])),
         repositories=bool(raw.get("repositories", False)),
+        dify=bool(raw.get("dify", False)),
         engine=SYSTEMS[system].engine and raw.get("engine", True),
     )
     if not isinstance(raw.get("engine", True), bool):
         raise SimhostError(f"{path}: `engine` of host {name} is true or false.")
     refuse_packages(made, made.profile_text())
+    _refuse_without_engine(made, system, path)
+    return made
+
+
+def _refuse_without_engine(made: Host, system: str, path: Path) -> None:
+    """Images, and the registry that came with the engine, are for hosts that have one."""
+    name = made.name
     if made.images and not made.system.engine:
         raise SimhostError(f"{path}: host {name} is to get images, and {system} has no engine here.")
-    return made
+    if made.dify and not made.engine:
+        raise SimhostError(f"{path}: host {name} is to have the registry of Dify's stand-ins, which came with its engine.")
 
 
 def refuse_packages(host: Host, profile: str | None) -> None:

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from simhostlib import _assets, _images, _repository
+from simhostlib import _assets, _dify, _images, _repository
 from simhostlib._common import SimhostError, cache, digest, ensure_tool, locked, run, say
 from simhostlib._engine import docker
 from simhostlib._fleet import INNER_PORTS, Fleet, Host, refuse_packages
@@ -104,6 +104,8 @@ def _files(host: Host) -> bytes:
     files.update({path: (text.encode(), 0o644) for path, text in host.system.files.items()})
     if host.repositories:
         files.update(_repository.host_files(host.system))
+    if host.dify:
+        files.update(_dify.host_files())
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         # The copy changes mode and owner of folders that are there already to these.
@@ -127,6 +129,8 @@ def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, 
     arguments += [f"--volume={folders[kind]}:{target}:ro" for kind, target in host.mounts.items()]
     if host.repositories:
         arguments.append(f"--volume={folders[_repository.KIND]}:{_repository.ON_HOST}:ro")
+    if host.dify:
+        arguments.append(f"--volume={folders[_dify.KIND]}:{_dify.ON_HOST}:ro")
     if host.profile:
         arguments.append(f"--device-cgroup-rule=c {backing_device()} rwm")
     docker("create", *arguments, image)
@@ -137,7 +141,8 @@ def _create(fleet: Fleet, host: Host, image: str, mark: str, folders: dict[str, 
 
 def _ensure_container(fleet: Fleet, host: Host, image: str, folders: dict[str, Path]) -> None:
     """Creates or starts the container; one that was made from other inputs is replaced by a fresh host."""
-    mark = digest([image, repr(host), _files(host), *([folders[_repository.KIND].name] if host.repositories else [])])
+    mounted = [folders[kind].name for kind, wanted in ((_repository.KIND, host.repositories), (_dify.KIND, host.dify)) if wanted]
+    mark = digest([image, repr(host), _files(host), *mounted])
     found = _inspect(host.container)
     if found and found["Config"]["Labels"].get(f"{LABEL}.digest") != mark:  # type: ignore[index]
         say(f"{host.name}: its inputs changed, so it is made anew, with nothing of the former one")
@@ -167,6 +172,8 @@ def _prepare(host: Host) -> None:
         steps += WITHOUT_ENGINE
     if host.repositories:
         steps += _repository.prepare(host.system)
+    if host.dify:
+        steps += _dify.prepare()
     if host.without:
         steps.append(f"dpkg --remove {shlex.join(host.without)}")
     if host.pynvml:
@@ -248,6 +255,8 @@ def up(fleet: Fleet, names: list[str]) -> None:
     folders = _assets.ensure(sorted({kind for host in hosts for kind in host.mounts}))
     if any(host.repositories for host in hosts):
         folders[_repository.KIND] = _repository.ensure()
+    if any(host.dify for host in hosts):
+        folders[_dify.KIND] = _dify.ensure()
     if not docker("network", "ls", "--quiet", "--filter", f"name=^{fleet.prefix}$").strip():
         docker("network", "create", "--label", f"{LABEL}={fleet.prefix}", fleet.prefix)
 

@@ -138,7 +138,7 @@ def _base(kind: str, suite: str, packages: str) -> str:
     return name
 
 
-def _docker_build(context: Path, name: str, arguments: dict[str, str]) -> None:
+def docker_build(context: Path, name: str, arguments: dict[str, str]) -> None:
     command = ["build", "--network", "host", "--tag", name]
     for key in ("http_proxy", "https_proxy", "no_proxy"):
         if os.environ.get(key):
@@ -183,8 +183,8 @@ def host_image(kind_name: str = "host") -> str:
         shutil.copytree(HERE / "host-image", context, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(HERE / "simgpu", context / "simgpu")
         shutil.unpack_archive(str(wheel), context / "pynvml", "zip")
-        _docker_build(context, name, {"BASE": base, "BUILD": python, "PACKAGES": kind.packages, "EXTRA": kind.extra})
-    _forget_former(kind_name, name)
+        docker_build(context, name, {"BASE": base, "BUILD": python, "PACKAGES": kind.packages, "EXTRA": kind.extra})
+    forget_former(kind_name, name)
     return name
 
 
@@ -205,7 +205,7 @@ def cuda_image() -> str:
         say(f"building {name}")
         with _work_folder() as context:
             (context / "Dockerfile").write_text(dockerfile, encoding="ascii")
-            _docker_build(context, name, {})
+            docker_build(context, name, {})
     if image_id(CUDA_IMAGE) != image_id(name):
         docker("tag", name, CUDA_IMAGE)
     return CUDA_IMAGE
@@ -220,7 +220,7 @@ def build(host_kinds: list[str], kinds: list[str]) -> tuple[dict[str, str], dict
         return {kind: host_image(kind) for kind in host_kinds}, {kind: BUILDERS[kind]() for kind in kinds}
 
 
-def _forget_former(kind: str, current: str) -> None:
+def forget_former(kind: str, current: str) -> None:
     """Removes images that an edit has replaced; those that a container still uses stay."""
     names = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/{kind}").split()
     for name in names:

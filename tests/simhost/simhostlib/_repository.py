@@ -60,12 +60,12 @@ def ensure() -> Path:
         docker("run", "--rm", "--network=none", "--env", path, "--env=PYTHONDONTWRITEBYTECODE=1", *volumes, images[BUILDER], *command)
         # Hosts have the former one mounted; it goes when no host can any more.
         os.replace(part, target)
-        _forget_former(base, target)
+        forget_former(base, target)
         return target
 
 
-def _forget_former(base: Path, current: Path) -> None:
-    """Removes repositories that no container has mounted."""
+def forget_former(base: Path, current: Path) -> None:
+    """Removes folders beside the current one that no container has mounted."""
     containers = docker("ps", "--all", "--quiet").split()
     # Not checked: a container may go in the meantime.
     command = ("inspect", "--format", "{{range .Mounts}}{{.Source}}\n{{end}}", *containers)

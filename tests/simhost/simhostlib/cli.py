@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from simhostlib import _assets, _hosts, _images, _repository
+from simhostlib import _assets, _dify, _hosts, _images, _repository
 from simhostlib._common import SimhostError, cache, say
 from simhostlib._engine import answers, docker, ensure_engine, stop_own_engine
 from simhostlib._fleet import ASSETS, DEFAULT_FLEET, IMAGES, Fleet, load, profile_file, with_overrides
@@ -77,6 +77,7 @@ def _build(_fleet: Fleet, _arguments: argparse.Namespace) -> None:
     ensure_engine()
     _images.build(list(_images.HOST_KINDS), list(IMAGES))
     _repository.ensure()
+    _dify.ensure()
 
 
 def _download(_fleet: Fleet, _arguments: argparse.Namespace) -> None:

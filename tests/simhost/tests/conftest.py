@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 SIMHOST = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(SIMHOST), str(SIMHOST / "host-image/files/usr/lib/simgpu"), str(SIMHOST / "repository")]
+sys.path[:0] = [str(SIMHOST), str(SIMHOST / "host-image/files/usr/lib/simgpu"), str(SIMHOST / "repository"), str(SIMHOST / "release")]
 
 PROFILES = sorted(path.stem for path in (SIMHOST / "profiles").glob("*.profile"))
 

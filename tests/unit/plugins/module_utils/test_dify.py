@@ -47,14 +47,14 @@ def refuse(timeout_s):
 def gather(files=(), secrets=None, images=(), project="dify-gpu", connect=lambda timeout_s: FakeEngine()):
     facts, complaints = _dify.gather("/opt/dify-gpu", files, secrets or {}, images, project, 5, connect)
     assert json.loads(json.dumps(facts)) == facts
-    assert set(facts) == {"schema", "home", "release", "layout", "files", "secrets", "images", "containers", "error"}
+    assert set(facts) == {"schema", "home", "release", "layout", "files", "secrets", "models", "images", "containers", "error"}
     return facts, complaints
 
 
 def test_nothing_asked_for():
     facts, complaints = gather(project="other")
     assert facts == {
-        "schema": 1, "home": "/opt/dify-gpu", "release": None, "layout": None, "files": {}, "secrets": {}, "images": {},
+        "schema": 1, "home": "/opt/dify-gpu", "release": None, "layout": None, "files": {}, "secrets": {}, "models": {}, "images": {},
         "containers": [], "error": None,
     }  # fmt: skip
     assert complaints == []
@@ -71,6 +71,12 @@ def test_a_file(tmp_path):
     assert set(file) == {"exists", "directory", "sha256", "owner", "group", "mode", "size"}
     assert file["directory"] is False
     assert file["owner"]
+
+
+def test_a_folder_of_a_model(tmp_path):
+    facts, complaints = _dify.gather("/opt/dify-gpu", [], {}, [], "x", 5, lambda timeout_s: FakeEngine(), [str(tmp_path)])
+    assert facts["models"] == {str(tmp_path): {"exists": True, "complete": False, "reason": "has no config.json"}}
+    assert complaints == []
 
 
 def test_a_directory(tmp_path):

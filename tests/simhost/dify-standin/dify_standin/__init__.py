@@ -1,0 +1,4 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stand-ins for the programs of Dify's images: no part of Dify, and no model runs here. PostgreSQL, Redis and nginx are real."""
