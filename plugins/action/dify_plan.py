@@ -37,6 +37,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "bind_address": {"type": "str", "default": "0.0.0.0"},  # noqa: S104  a site is there to be visited
     "http_port": {"type": "int", "default": 80},
     "https_port": {"type": "int", "default": 443},
+    "public_secrets": {"type": "list", "elements": "str", "default": []},
     "tls_certificate": {"type": "str", "default": ""},
     "tls_key": {"type": "str", "default": ""},
     "behind_proxy": {"type": "bool", "default": False},
@@ -103,7 +104,13 @@ def _read(options: Mapping[str, Any]) -> tuple[_app_options.Settings, _app_relea
         return settings, None, []
     wanted, found = _app_load.load(settings)
     told = _app_tls.trouble(options["tls_certificate"], options["tls_key"]) if settings.tls else None
-    return settings, wanted, [*found, *([_findings.Block(_app_release.PART, _plan_codes.APP_TLS, told)] if told else [])]
+    if told:
+        found = [*found, _findings.Block(_app_release.PART, _plan_codes.APP_TLS, told)]
+    if options["public_secrets"]:
+        names = ", ".join(sorted(options["public_secrets"]))
+        known = f"{_app_options.option('secrets')} has {names} with a value that the release publishes as its default."
+        found = [*found, _findings.Block(_app_release.PART, _plan_codes.APP_DEFAULT_KEPT, known)]
+    return settings, wanted, found
 
 
 def validated(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,12 @@ options:
       - Port of the site with TLS. Published only where O(tls_certificate) is set.
     type: int
     default: 443
+  public_secrets:
+    description:
+      - Names of secrets that are given with a value that everybody knows, which blocks the plan. The secrets themselves are no option.
+    type: list
+    elements: str
+    default: []
   tls_certificate:
     description:
       - File on the controller. The plan only needs to know that there is one.

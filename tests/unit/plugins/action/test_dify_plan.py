@@ -120,3 +120,8 @@ def test_the_stub_documents_what_the_action_takes():
             assert documented[name].get(key) == spec.get(key), (name, key)
     assert yaml.safe_load(stub.RETURN).keys() >= {"plan", "look", "ansible_facts"}
     assert set(yaml.safe_load(stub.DOCUMENTATION)["attributes"]) == set(yaml.safe_load(gpu_plan.DOCUMENTATION)["attributes"])
+
+
+def test_a_given_secret_that_everybody_knows_blocks(options):
+    made = dify_plan.make_plan(options(public_secrets=["REDIS_PASSWORD", "DB_PASSWORD"]), {"dify_app": bare()}, "h1")
+    assert codes(made) == ["DG913"] and "DB_PASSWORD, REDIS_PASSWORD" in made["blocked"][0]["message"]
