@@ -5,7 +5,8 @@
 
 The server is a process of its own that is asked over HTTP, as the image runs it; plain sentence-transformers is a call in another process.
 Both have the same model, the same texts, the same batch size and the same number of threads, and take turns, so that what else happens
-on the machine meets both. Compared are the fastest rounds: all else that happens only makes one slower. Vectors have to agree, too: speed with other vectors is worth nothing.
+on the machine meets both. Compared are the fastest rounds: all else that happens only makes one slower. Vectors have to agree, too: speed
+with other vectors is worth nothing.
 
 Run it with the Python of the image service's test environment:
 

@@ -65,6 +65,11 @@ ELSEWHERE = {
     "DG913": ("plugin_utils/test_app_plan.py", "test_settings_that_do_not_go_with_the_release", "DG913"),
     "DG917": ("plugin_utils/test_app_plan.py", "test_images_come_pinned_and_from_the_sites_registry", "DG917"),
     "DG918": ("plugin_utils/test_app_plan.py", "test_an_interrupted_run_is_finished", "DG918"),
+    "DG914": ("module_utils/test_console.py", "test_what_is_wrong_with_containers_is_named", "DG914"),
+    "DG916": ("module_utils/test_dify_backup.py", "test_writers_must_be_stopped", "DG916"),
+    "DG920": ("module_utils/test_console.py", "test_the_gate_is_shut_with_another_password", "DG920"),
+    "DG921": ("module_utils/test_console.py", "test_a_model_server_that_refuses_is_named_in_its_own_words", "DG921"),
+    "DG923": ("module_utils/test_console.py", "test_nobody_answers", "DG923"),
     "DG922": ("plugin_utils/test_app_plan.py", "test_a_url_that_cannot_be_used", "APP_OPTION"),
     "DG924": ("plugin_utils/test_app_plan.py", "test_another_compose_project_in_the_place", "APP_FOREIGN"),
     "DG925": ("plugin_utils/test_app_plan.py", "test_a_key_that_nobody_knows", "APP_NO_KEY"),
@@ -87,9 +92,10 @@ def produced() -> set[str]:
 
 
 def of_changes() -> set[str]:
-    """Return the codes that the tests of drivers, engines and toolkits name: those run on hosts of their own, which are changed."""
-    tests = [path for suite in ("driver", "engine_and_toolkit") for path in (REPO / "tests/integration" / suite).glob("test_*.py")]
-    return {code for path in tests for code in re.findall(r"\bDG(?:7[789]|8\d)\d\b", path.read_text(encoding="utf-8"))}
+    """Return the codes that tests on hosts of their own name, which change their hosts: of drivers, engines and toolkits, and of Dify."""
+    suites = ("driver", "engine_and_toolkit", "upstream")
+    tests = [path for suite in suites for path in (REPO / "tests/integration" / suite).glob("test_*.py")]
+    return {code for path in tests for code in re.findall(r"\bDG(?:7[789]|8\d|9[012])\d\b", path.read_text(encoding="utf-8"))}
 
 
 def test_every_code_is_produced_by_a_test() -> None:

@@ -293,6 +293,7 @@ def test_a_damaged_backup_is_not_restored(host, damage, words):
 
 def test_writers_must_be_stopped(host):
     host.container("a1", "api")
+    assert _backup_files.CODE == "DG916"
     with pytest.raises(Problem, match="api of project dify still run"):
         host.backup().make(False)
     mount = {"Type": "bind", "Source": str(host.home / "volumes/weaviate"), "RW": True}
