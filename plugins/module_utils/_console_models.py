@@ -3,7 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Models of a provider in Dify: the plugin that knows it, the models with their credentials, and those that Dify uses when none is named.
 
-Paths and fields: Dify's console API, 1.12 to 1.17 (api/controllers/console/workspace).
+Paths and fields were read in upstream's api/controllers/console/workspace (models, plugin) and core/entities/provider_configuration:
+credentials are `{model, model_type, credentials, name?, credential_id?}` (POST 201, PUT 200); `validate` takes no `credential_id`, so it
+tries what it is sent and not what is kept; a name stands once for a model, also of credentials whose model was taken out of the list,
+so none is sent and Dify makes one; a POST for a model that is listed keeps credentials without using them.
 
 This is private to difyops.gpu.
 """
@@ -139,14 +142,16 @@ def _identifier(path: str, value: Any) -> str:
 def _wait(console: Console, task: str, plugin: str, deadline_s: float) -> None:
     until = time.monotonic() + deadline_s
     while True:
-        told = console.get(f"{WORKSPACE}/plugin/tasks/{task}", "a task").get("task")
+        path = f"{WORKSPACE}/plugin/tasks/{_quoted(task)}"
+        answer = console.ask("GET", path)
+        told = console.done("GET", path, answer, "a task").get("task")
         status = told.get("status") if isinstance(told, dict) else None
         if status == "success":
             return
         if status == "failed" and isinstance(told, dict):
             parts = told.get("plugins")
             words = [str(one.get("message", "")) for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
-            why = " ".join(" ".join(words).split())[:300] or "Dify does not say why"
+            why = answer.quoted(" ".join(words)) or "Dify does not say why"
             raise ConsoleError(REFUSED, f"The plugin {plugin} cannot be installed: {why}.")
         if time.monotonic() > until:
             raise ConsoleError(REFUSED, f"The plugin {plugin} was not installed within {deadline_s:g} s; Dify says {status}.")
@@ -160,7 +165,8 @@ def save(console: Console, provider: str, model: Model, key: str, known: bool) -
         ConsoleError: refused, with the words of Dify or of the model server.
     """
     path = f"{WORKSPACE}/model-providers/{provider}/models/credentials"
-    body: dict[str, Any] = {"model": model.model, "model_type": model.type, "name": "difyops", "credentials": model.wanted(key)}
+    console.hide(key)
+    body: dict[str, Any] = {"model": model.model, "model_type": model.type, "credentials": model.wanted(key)}
     method = "POST"
     if known:
         told = console.ask("GET", f"{path}?model={_quoted(model.model)}&model_type={model.type}")
@@ -174,6 +180,7 @@ def save(console: Console, provider: str, model: Model, key: str, known: bool) -
 def validate(console: Console, provider: str, model: Model, key: str) -> str | None:
     """Have Dify call the model server once. Returns why that does not work, None where it does."""
     path = f"{WORKSPACE}/model-providers/{provider}/models/credentials/validate"
+    console.hide(key)
     answer = console.ask("POST", path, {"model": model.model, "model_type": model.type, "credentials": model.wanted(key)})
     told = answer.document if isinstance(answer.document, dict) else {}
     if answer.good and told.get("result") == "success":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.difyops.gpu.plugins.module_utils._console import API_CHANGED, Console, ConsoleError, value_in
+from ansible_collections.difyops.gpu.plugins.module_utils._console import API_CHANGED, UNKNOWN_KEY, Console, ConsoleError, value_in
 from ansible_collections.difyops.gpu.plugins.module_utils._console_models import PROVIDER, Model
 
 
@@ -64,24 +64,33 @@ def password_of(options: Mapping[str, Any]) -> str:
 
 def key_of(options: Mapping[str, Any]) -> str:
     """Return the key of the model server. Raises ConsoleError where there is none."""
-    return secret_of(options, "api_key", "the API key of the model server")
+    return secret_of(options, "api_key", "the API key of the model server", UNKNOWN_KEY)
 
 
-def secret_of(options: Mapping[str, Any], name: str, what: str) -> str:
-    """Return a secret that is given, or that a file on this host has. Raises ConsoleError where there is none."""
+def secret_of(options: Mapping[str, Any], name: str, what: str, code: str = API_CHANGED) -> str:
+    """Return a secret that is given, or that a file on this host has. Raises ConsoleError with *code* where there is none."""
     if options[name]:
         return str(options[name])
     path, key = options[f"{name}_file"], options[f"{name}_name"]
     if not path:
-        raise ConsoleError(API_CHANGED, f"{what} is not known: set {name} or {name}_file.")
+        raise ConsoleError(code, f"{what} is not known: set {name} or {name}_file.")
     try:
         found = value_in(path, key)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise ConsoleError(API_CHANGED, f"{what} cannot be read from {path}: {why}.") from error
+        raise ConsoleError(code, f"{what} cannot be read from {path}: {why}.") from error
     if not found:
-        raise ConsoleError(API_CHANGED, f"{what} is not known: {path} has no {key}.")
+        raise ConsoleError(code, f"{what} is not known: {path} has no {key}.")
     return found
+
+
+def registered(path: str | None) -> str | None:
+    """Return the digest of what was registered last, None where nothing tells it."""
+    try:
+        with open(path or "", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeError):
+        return None
 
 
 def models_of(options: Mapping[str, Any]) -> list[Model]:

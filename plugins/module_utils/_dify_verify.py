@@ -22,6 +22,7 @@ REMEDIES = {
     DEFAULT_KEPT: "run deploy_dify: it replaces what is public; then make the containers anew",
     _console.API_CHANGED: "see docs/dify.md for the releases that were tried, and tell us of this one",
     _console.REFUSED: "see that the model server runs and that its key is the one that is registered, and run the same playbook again",
+    _console.UNKNOWN_KEY: "give the key of the model server (dify_gpu_api_key), or deploy the model server first",
     _console.NO_SITE: "see that the proxy runs and that its port is reached from here",
 }
 _OK, _FAILED, _SKIPPED = "ok", "failed", "skipped"
@@ -40,6 +41,8 @@ class Wanted:
     provider: str
     models: Sequence[_console_models.Model]
     key: Callable[[], str]
+    # Digest of what was registered last; None: nobody wrote it down, so Dify's own list has to do.
+    registered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,12 @@ def _secrets(wanted: Wanted, documents: Sequence[Mapping[str, Any]], problem: st
 def _public(document: Mapping[str, Any], forbidden: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the names of the variables of a container whose value is a public default."""
     found = []
-    for line in _mapping(document.get("Config")).get("Env") or []:
+    lines = _mapping(document.get("Config")).get("Env")
+    for line in lines if isinstance(lines, list) else []:
         name, _equals, value = str(line).partition("=")
-        if value and hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest() in forbidden.get(name, ()):
+        digests = forbidden.get(name)
+        public = digests if isinstance(digests, (list, tuple)) else ()
+        if value and hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest() in public:
             found.append(name)
     return found
 
@@ -220,6 +226,7 @@ def _provider(wanted: Wanted, console: _console.Console) -> Link:
     expected = f"{len(wanted.models)} active models of {wanted.provider}"
     try:
         there = _console_models.of_provider(console, wanted.provider)
+        other = wanted.registered and wanted.registered != _console_models.digest(wanted.models, wanted.provider, wanted.key())
     except _console.ConsoleError as error:
         return Link("provider", _FAILED, expected, str(error), error.code)
     found = []
@@ -229,6 +236,9 @@ def _provider(wanted: Wanted, console: _console.Console) -> Link:
             found.append(f"{model.model} ({model.type}) is {status or 'not there'}")
     if found:
         return Link("provider", _FAILED, expected, "; ".join(found), _console.REFUSED)
+    if other:
+        # Dify shows its keys to nobody and tries those that it is sent: without this a new key would look good while Dify has the old one.
+        return Link("provider", _FAILED, expected, "they were registered with another API key or other settings", _console.REFUSED)
     return Link("provider", _OK, expected, "all of them")
 
 

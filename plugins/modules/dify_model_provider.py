@@ -98,15 +98,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.difyops.gpu.plugins.module_utils import _console, _console_models, _console_options
 
 
-def _registered(path: str | None) -> str | None:
-    """Return the digest of what was registered last, None where nothing tells it."""
-    try:
-        with open(path or "", encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, UnicodeError):
-        return None
-
-
 def _remember(module: AnsibleModule, path: str, digest: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     with os.fdopen(handle, "w", encoding="ascii") as file:
@@ -130,7 +121,7 @@ def _bring(module: AnsibleModule, console: _console.Console) -> dict[str, Any]:
         _console_models.install(console, plugin, options["plugin_package"])
     there = {} if missing else _console_models.of_provider(console, provider)
     digest = _console_models.digest(models, provider, key)
-    other = bool(options["registration_file"]) and _registered(options["registration_file"]) != digest
+    other = bool(options["registration_file"]) and _console_options.registered(options["registration_file"]) != digest
     told = []
     for model in models:
         known = (model.model, model.type) in there

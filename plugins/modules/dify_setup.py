@@ -80,7 +80,9 @@ def _make(console: _console.Console, options: dict[str, object]) -> None:
     gate = console.get("/console/api/init", "the state of the gate").get("status")
     if gate == "not_started":
         given = _console_options.secret_of(options, "init_password", "INIT_PASSWORD of this Dify")
+        console.hide(given)
         console.send("POST", "/console/api/init", {"password": given}, "that the gate is open")
+    console.hide(_console_options.password_of(options))
     account = {"email": options["email"], "name": options["name"], "password": _console_options.password_of(options)}
     console.send("POST", "/console/api/setup", account, "that the account was made")
 

@@ -35,6 +35,11 @@ options:
     description: SHA-256 digests of values that no variable of this name may have in a container.
     type: dict
     default: {}
+  registration_file:
+    description:
+      - What M(difyops.gpu.dify_model_provider) wrote down of its last registration.
+      - Where it tells of another API key or other settings, the link C(provider) is broken. Dify shows nobody the key it has.
+    type: path
 extends_documentation_fragment:
   - difyops.gpu.console
   - difyops.gpu.console.models
@@ -76,6 +81,7 @@ def main() -> None:
     spec["project"] = {"type": "str", "default": "dify"}
     spec["version"] = {"type": "str"}
     spec["services"] = {"type": "list", "elements": "dict", "default": []}
+    spec["registration_file"] = {"type": "path"}
     spec["forbidden"] = {"type": "dict", "default": {}}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     options = module.params
@@ -89,6 +95,7 @@ def main() -> None:
         provider=options["provider"],
         models=_console_options.models_of(options),
         key=lambda: _console_options.key_of(options),
+        registered=_console_options.registered(options["registration_file"]),
     )
     verdict = _dify_verify.prove(wanted, _console_options.console_of(options))
     module.exit_json(changed=False, ansible_facts={"dify_verdict": verdict})

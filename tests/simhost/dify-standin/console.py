@@ -171,7 +171,16 @@ class Console:
         former = self._model(body.get("model", ""), body.get("model_type", ""))
         if update and (former is None or body.get("credential_id") != former["id"]):
             raise Refused(404, "not_found", "Credential record not found.")
+        if update and body.get("credential_id") is None:
+            raise Refused(400, "invalid_param", "1 validation error for ParserUpdateCredential: credential_id Field required")
+        name = body.get("name")
+        if name is not None and (not isinstance(name, str) or len(name) > 30):
+            raise Refused(400, "invalid_param", f"1 validation error: name [input_value={body!r}]")
+        taken = f"{body.get('model')} {body.get('model_type')} {name}"
+        if not update and name and taken in self.load("names", []):
+            raise Refused(400, "invalid_param", f"Model credential with name '{name}' already exists for {body.get('model')}.")
         credentials = self._checked(body, former)
+        self.documents.save("names", [*self.load("names", []), *([taken] if name else [])])
         one = {"id": former["id"] if former else secrets.token_hex(8), "model": body["model"], "model_type": body["model_type"]}
         one["credentials"] = credentials
         others = [each for each in self.load("models", []) if (each["model"], each["model_type"]) != (one["model"], one["model_type"])]
@@ -289,7 +298,8 @@ def handler(*, documents: Documents, call_model: CallModel, version: str, init_p
             with console.lock:
                 name, session = self._session(self._cookies())
                 try:
-                    status, document = 200, answer(console, self.command, self.path, self._body(), session)
+                    made = self.command == "POST" and (self.path == f"{API}/setup" or self.path.endswith("/models/credentials"))
+                    status, document = 201 if made else 200, answer(console, self.command, self.path, self._body(), session)
                 except ValueError:
                     status, document = 400, {"code": "bad_request", "message": "no JSON", "status": 400}
                 except Refused as problem:
