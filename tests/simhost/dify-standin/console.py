@@ -35,9 +35,11 @@ CallModel = Callable[[str, dict[str, str], dict[str, Any]], "tuple[int | None, s
 class Documents(Protocol):
     """Where the state is kept."""
 
-    def load(self, name: str) -> Any: ...
+    def load(self, name: str) -> Any:
+        ...
 
-    def save(self, name: str, document: Any) -> None: ...
+    def save(self, name: str, document: Any) -> None:
+        ...
 
 
 class Memory:
