@@ -478,15 +478,15 @@ def _unnamed(decision: Decision, devices: Mapping[_devices.Use, str], wishes: Wi
     if not unknown:
         return []
     message = f"nobody knows the CDI device of {', '.join(unknown)} before a driver has it"
-    remedy = "change the driver first, in a run that leaves the service (apply without dify), then run again"
-    return [Block("dify", _plan_codes.NO_CDI_DEVICE, message, remedy)]
+    remedy = "change the driver first, in a run that leaves the service (apply without service), then run again"
+    return [Block("service", _plan_codes.NO_CDI_DEVICE, message, remedy)]
 
 
 def _deployment_blocks(dify: object, image: Mapping[str, Any] | None, starts: bool, wishes: Wishes) -> list[Block]:
     error = _document.text(dify, "error")
     # An engine that is to be installed or started first cannot have told anything.
     if error and not starts:
-        return [Block("dify", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}")]
+        return [Block("service", _plan_codes.DIFY_NOT_READABLE, f"what is deployed could not be read: {error}")]
     if image is not None and "service" in wishes.apply and "image" not in wishes.apply and dify != {}:
         part = _plan_parts.image_part(dify, image)
         if part["action"] != "none":

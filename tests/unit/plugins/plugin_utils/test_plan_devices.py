@@ -262,6 +262,8 @@ def test_a_gpu_without_a_name_is_not_counted():
     assert (brought["gpus"][1]["used"], brought["gpus"][1]["device"]) == (False, None) and brought["image"]["gpu_count"] == 0
     whole = plan(facts, {}, apply=frozenset(_planner.PARTS), **wish)
     assert codes(whole["blocked"]) == [_plan_codes.NO_CDI_DEVICE] and "Tesla V100 at 0000:00:06.0" in whole["blocked"][0]["message"]
+    assert "(apply without service)" in whole["blocked"][0]["remedy"]
+    assert whole["parts"]["service"]["reason"] == whole["blocked"][0]["message"]
 
 
 # --- names ---

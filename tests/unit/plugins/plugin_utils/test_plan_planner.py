@@ -539,6 +539,7 @@ def test_a_pulled_image_of_another_digest():
 def test_an_engine_that_does_not_tell_what_is_deployed_blocks():
     made = plan(nvidia(), without(applied(plan(nvidia())), "error", value="permission denied"))
     assert codes(made["blocked"]) == [_plan_codes.DIFY_NOT_READABLE] and made["parts"]["service"]["action"] == "blocked"
+    assert made["parts"]["service"]["reason"] == "what is deployed could not be read: permission denied"
 
 
 @pytest.mark.parametrize(
