@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .lab import ADMIN, DEFAULT_SECRETS, HOME, App, Deployment
 
-CANARIES = {"DB_PASSWORD": "Canary1databasePassword", "PLUGIN_DAEMON_KEY": "Canary2pluginDaemonKey", "ADMIN_PASSWORD": "Canary3admin42"}
+CANARIES = {
+    "DB_PASSWORD": "Canary1databasePassword",
+    "PLUGIN_DAEMON_KEY": "Canary2pluginDaemonKey",
+    "ADMIN_PASSWORD": "Canary3admin42",
+    # Upstream has it in the command of a container, which Docker tells of.
+    "REDIS_PASSWORD": "Canary4redisPassword",
+}
 
 
 def test_no_public_default_in_any_container(both: App, deployed: Deployment) -> None:
