@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ansible_collections.difyops.gpu.plugins.module_utils import _console, _console_models, _docker
+from ansible_collections.difyops.gpu.plugins.module_utils import _console, _console_models, _docker, _tls
 
-NOT_READY, DEFAULT_KEPT = "DG914", "DG913"
+NOT_READY, DEFAULT_KEPT, WRONG_CERTIFICATE = "DG914", "DG913", "DG919"
 REMEDIES = {
     NOT_READY: "look at its log (docker compose logs in the release's folder), mend what it names, and run the same playbook again",
     DEFAULT_KEPT: "run deploy_dify: it replaces what is public; then make the containers anew",
+    WRONG_CERTIFICATE: "look at the proxy's log (docker compose logs in the release's folder), restart it, and run the same playbook again",
     _console.API_CHANGED: "see docs/dify.md for the releases that were tried, and tell us of this one",
     _console.REFUSED: "see that the model server runs and that its key is the one that is registered, and run the same playbook again",
     _console.UNKNOWN_KEY: "give the key of the model server (dify_gpu_api_key), or deploy the model server first",
@@ -43,6 +44,7 @@ class Wanted:
     key: Callable[[], str]
     # Digest of what was registered last; None: nobody wrote it down, so Dify's own list has to do.
     registered: str | None = None
+    tls: _tls.Endpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def prove(wanted: Wanted, console: _console.Console, containers: Containers | No
     began, at = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     documents, problem = _containers(wanted.project, containers or (lambda project: _docker.connect(15.0).containers(project)))
     links = [_running(wanted, documents, problem), *_site(wanted, console), _secrets(wanted, documents, problem)]
-    links += _connected(wanted, console)
-    order = ("containers", "web", "api", "secrets", "setup", "provider", "embedding", "rerank")
+    links += _connected(wanted, console) + _secured(wanted)
+    order = ("containers", "web", "tls", "api", "secrets", "setup", "provider", "embedding", "rerank")
     links.sort(key=lambda link: order.index(link.link))
     bad = next((link for link in links if link.status == _FAILED), None)
     unsure = next((link for link in links if link.status == _SKIPPED and link.code), None)
@@ -145,6 +147,15 @@ def _site(wanted: Wanted, console: _console.Console) -> list[Link]:
     if page.status >= 400:
         web = Link("web", _FAILED, f"{address} answers", f"{page.status}: {page.reason}", _console.NO_SITE)
     return [web, _api(wanted, console)]
+
+
+def _secured(wanted: Wanted) -> list[Link]:
+    """Return the link of TLS; without a certificate of the site there is none."""
+    if wanted.tls is None:
+        return []
+    expected = f"port {wanted.tls.port} serves the certificate of the site"
+    told = _tls.compare(wanted.tls)
+    return [Link("tls", _FAILED, expected, told, WRONG_CERTIFICATE) if told else Link("tls", _OK, expected, "that one")]
 
 
 def _api(wanted: Wanted, console: _console.Console) -> Link:

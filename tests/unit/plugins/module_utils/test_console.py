@@ -17,7 +17,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from ansible_collections.difyops.gpu.plugins.module_utils import _console, _console_models, _dify_verify
+from ansible_collections.difyops.gpu.plugins.module_utils import _console, _console_models, _dify_verify, _tls
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,16 +200,30 @@ SERVICES = [{"name": "api", "image": "langgenius/dify-api:1.17.1"}, {"name": "in
 GOOD = [container("api"), container("init", "busybox", "exited")]
 
 
-def proof(server, containers, models=(EMBEDDING, RERANK), email=EMAIL, forbidden=None, version="1.17.1"):
+def proof(server, containers, models=(EMBEDDING, RERANK), email=EMAIL, forbidden=None, version="1.17.1", tls=None):
     wanted = _dify_verify.Wanted(
         "dify", SERVICES, version, forbidden or {"DB_PASSWORD": [hashlib.sha256(b"difyai123456").hexdigest()]}, email, lambda: PASSWORD,
-        _console_models.PROVIDER, models, lambda: KEY,
+        _console_models.PROVIDER, models, lambda: KEY, tls=tls,
     )
     return quiet(_dify_verify.prove(wanted, _console.Console(server.url, tries=1), lambda _project: list(containers)))
 
 
 def links(verdict):
     return {link["link"]: (link["status"], link["code"]) for link in verdict["links"]}
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_certificate_that_is_not_served_fails_the_proof(server, monkeypatch):
+    site = _tls.Endpoint("127.0.0.1", 443, "dify.example.org", "/opt/dify/current/nginx/ssl/dify.crt")
+    monkeypatch.setattr(_tls, "compare", lambda _endpoint: "the certificate with SHA-256 0123456789abcdef")
+    verdict = proof(server, GOOD, tls=site)
+    assert list(links(verdict))[:4] == ["containers", "web", "tls", "api"]
+    told = next(link for link in verdict["links"] if link["link"] == "tls")
+    assert (told["status"], told["code"]) == ("failed", "DG919") and "restart it" in told["remedy"]
+    assert told["seen"] == "the certificate with SHA-256 0123456789abcdef"
+    monkeypatch.setattr(_tls, "compare", lambda _endpoint: None)
+    assert links(proof(server, GOOD, tls=site))["tls"] == ("ok", None)
+    assert "tls" not in links(proof(server, GOOD))
 
 
 @pytest.mark.usefixtures("ready")
