@@ -76,6 +76,7 @@ class Secrets(NamedTuple):
     variables: Mapping[str, str]
     generated: Sequence[str]
     defaults: Sequence[str]
+    replaced: Sequence[str] = ()
 
 
 class Outcome(NamedTuple):
@@ -244,7 +245,13 @@ def resolve(wanted: Wish, found: Mapping[str, str], known: Mapping[str, str], ma
             if is_public(value, public) and value:
                 raise Problem(BAD_SECRET, f"{name} is given with a value that is public: the release has it as a default.")
             file[name] = variables[name] = value
-    return Secrets(file, variables, sorted(generated), sorted(set(defaults)))
+    replaced = [spec.name for spec in wanted.specs if _replaces(found.get(spec.name), file.get(spec.name), public)]
+    return Secrets(file, variables, sorted(generated), sorted(set(defaults)), sorted(replaced))
+
+
+def _replaces(there: str | None, value: str | None, public: frozenset[str]) -> bool:
+    """Whether a secret that counted so far is given with another value."""
+    return bool(there) and there != value and not is_public(there or "", public)
 
 
 def _given(wanted: Wish, spec: Spec, public: frozenset[str]) -> str | None:
@@ -339,14 +346,25 @@ def _filled(wanted: Wish, made: Secrets, template: Mapping[str, str]) -> dict[st
 
 
 def preview(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what dify_env would do, by name: `changes`, `generates`, `defaults` and `error`. Never raises for what is on the host."""
+    """Return what dify_env would do, by name, and `error`. Never raises for what is on the host.
+
+    `changes` and `defaults` are variables; `generates` are secrets that it would make, `replaces` those that are given with another value
+    than the file has.
+    """
     nothing: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
     try:
         outcome = plan(wish(options))
     except Problem as problem:
-        return {"changes": nothing, "generates": [], "defaults": [], "error": str(problem)}
+        return {"changes": nothing, "generates": [], "replaces": [], "defaults": [], "error": str(problem)}
     changes = {"added": list(outcome.added), "changed": list(outcome.changed), "removed": list(outcome.removed)}
-    return {"changes": changes, "generates": list(outcome.secrets.generated), "defaults": list(outcome.secrets.defaults), "error": None}
+    secrets_made = outcome.secrets
+    return {
+        "changes": changes,
+        "generates": list(secrets_made.generated),
+        "replaces": list(secrets_made.replaced),
+        "defaults": list(secrets_made.defaults),
+        "error": None,
+    }
 
 
 def difference(wanted: Wish, outcome: Outcome) -> dict[str, str]:

@@ -153,7 +153,8 @@ ansible_facts:
           type: dict
         env:
           description:
-            - What M(difyops.gpu.dify_env) would do, with C(changes), C(generates), C(defaults) and C(error). Names only.
+            - What M(difyops.gpu.dify_env) would do, with C(changes), C(generates), C(replaces), C(defaults) and C(error). Names only.
+            - C(replaces) has the secrets that are given with another value than the file of the secrets has.
             - Null without O(env).
           returned: always
           type: dict

@@ -18,6 +18,8 @@ NONE, INSTALL, CONFIGURE, UPGRADE = "none", "install", "configure", "upgrade"
 ROLLBACK, REMOVE, FINISH = "rollback", "remove", "finish"
 _WORKING_DIR = "com.docker.compose.project.working_dir"
 _ONE_OFF = "com.docker.compose.oneoff"
+# With another value of these nobody reads what was written with the former one.
+_OF_THE_DATA = frozenset({"DB_PASSWORD", "SECRET_KEY"})
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,15 @@ def _foreign(settings: Settings, facts: object) -> tuple[Block, ...]:
     if wrong:
         found.append(Block(PART, _plan_codes.APP_FOREIGN, wrong))
     return tuple(found) if settings.state != EXTERNAL else ()
+
+
+def secret_blocks(facts: object) -> list[Block]:
+    """Return a block where a secret is given that does not fit the data that is there."""
+    names = sorted(_OF_THE_DATA & set(_document.texts(facts, "env", "replaces")))
+    if not names or (_document.text(facts, "current") is None and not _document.mappings(facts, "containers")):
+        return []
+    told = f"{' and '.join(names)} of dify_secrets is not the value that the data of Dify on this host was made with."
+    return [Block(PART, _plan_codes.APP_NOT_OF_THE_DATA, told)]
 
 
 def upstream_files(settings: Settings, wanted: Wanted) -> dict[str, str]:

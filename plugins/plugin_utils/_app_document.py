@@ -73,13 +73,14 @@ def make(settings: Settings, wanted: Wanted | None, facts: object, nvidia: objec
     """
     decision = _app_decision.decide(settings, wanted, facts)
     blocks = [*found, *decision.blocks, *_option_blocks(settings), *_fact_blocks(facts)]
+    if wanted is not None:
+        blocks += _app_decision.secret_blocks(facts)
     needs: _app_needs.Needs | None = None
     unpack = settings.version not in _document.texts(facts, "releases")
     backup = decision.action in (_app_decision.UPGRADE, _app_decision.ROLLBACK)
     if wanted is not None and decision.action not in (_app_decision.NONE, _app_decision.REMOVE):
         needs = _app_needs.needs(settings, wanted, facts, unpack, backup)
-    if wanted is not None and needs is not None and decision.action != _app_decision.FINISH:
-        # A run that was cut off has passed these once; half an upgrade is worse than little room.
+    if wanted is not None and needs is not None and not _under_way(decision):
         blocks += _app_needs.port_blocks(_app_needs.ports(settings, wanted), facts)
         blocks += _app_needs.disk_blocks(needs, facts) + _app_needs.memory_blocks(needs, facts) + _app_needs.compose_blocks(wanted, nvidia)
     if wanted is not None:
@@ -109,6 +110,11 @@ def make(settings: Settings, wanted: Wanted | None, facts: object, nvidia: objec
         "downtime": decision.downtime,
     }
     return plan
+
+
+def _under_way(decision: Decision) -> bool:
+    """Whether an interrupted run has stopped services already: half an upgrade is worse than little room."""
+    return decision.resume is not None and decision.resume["phase"] != "pull"
 
 
 def _stops(decision: Decision) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The codes of the decide phase, DG700 to DG799, of engine and toolkit, DG800 to DG829, and of the upstream release, DG901 to DG925.
+"""The codes of the decide phase, DG700 to DG799, of engine and toolkit, DG800 to DG829, and of the upstream release, DG901 to DG926.
 
 DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
 DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out. DG773, DG776, DG777, DG780 to
@@ -149,6 +149,7 @@ APP_OPTION = "DG922"
 APP_NO_SITE = "DG923"
 APP_FOREIGN = "DG924"
 APP_NO_KEY = "DG925"
+APP_NOT_OF_THE_DATA = "DG926"
 
 
 CODES: dict[str, Code] = {
@@ -497,5 +498,9 @@ CODES: dict[str, Code] = {
     ),
     APP_NO_KEY: Code(
         "The API key of the model server is not known here", "give it in dify_gpu_api_key, or set dify_model_register to false"
+    ),
+    APP_NOT_OF_THE_DATA: Code(
+        "Another secret is given than the one that the data was made with",
+        "give the one in secrets/dify.env below dify_home, or leave it out; where there is no data to keep, remove dify_home",
     ),
 }

@@ -73,6 +73,7 @@ ELSEWHERE = {
     "DG922": ("plugin_utils/test_app_plan.py", "test_a_url_that_cannot_be_used", "APP_OPTION"),
     "DG924": ("plugin_utils/test_app_plan.py", "test_another_compose_project_in_the_place", "APP_FOREIGN"),
     "DG925": ("plugin_utils/test_app_plan.py", "test_a_key_that_nobody_knows", "APP_NO_KEY"),
+    "DG926": ("plugin_utils/test_app_plan.py", "test_another_secret_than_that_of_the_data", "APP_NOT_OF_THE_DATA"),
 }
 
 

@@ -218,7 +218,7 @@ def test_what_dify_env_would_do_is_asked_of_it(tmp_path):
 
     def preview(options):
         seen.append(options)
-        return {"changes": {"added": ["A"], "changed": [], "removed": []}, "generates": [], "defaults": [], "error": None}
+        return {"changes": {"added": ["A"], "changed": [], "removed": []}, "generates": [], "replaces": [], "defaults": [], "error": None}
 
     assert gather(tmp_path, preview=preview, env={"path": "/x"})["env"]["changes"]["added"] == ["A"] and seen == [{"path": "/x"}]
 

@@ -179,6 +179,14 @@ def test_a_given_secret_replaces_the_one_that_is_there(host):
     assert host.env()["REDIS_PASSWORD"] == env["REDIS_PASSWORD"] and "S3_SECRET_KEY" not in host.env()
 
 
+def test_what_is_given_with_another_value_is_told_beforehand(host):
+    host.apply(given={"DB_PASSWORD": "given-1"})
+    assert host.preview(given={"DB_PASSWORD": "given-1"})["replaces"] == []
+    others = {"DB_PASSWORD": "given-2", "REDIS_PASSWORD": "given-3", "S3_SECRET_KEY": "new"}
+    assert host.preview(given=others)["replaces"] == ["DB_PASSWORD", "REDIS_PASSWORD"]
+    assert host.preview()["replaces"] == []
+
+
 def test_an_empty_given_secret_counts_as_not_given(host):
     host.apply(given={"DB_PASSWORD": "", "ADMIN_PASSWORD": ""})
     kept = host.kept()
@@ -202,7 +210,8 @@ def test_public_defaults_are_replaced_where_they_are_found(host):
     outcome = host.apply()
     assert {"REDIS_PASSWORD": "my-own"}.items() <= host.env().items(), "what the databases were made with is kept"
     assert host.env()["DB_PASSWORD"] not in (PUBLIC, "") and "DB_PASSWORD" in outcome.secrets.defaults
-    assert host.preview() == {"changes": {"added": [], "changed": [], "removed": []}, "generates": [], "defaults": [], "error": None}
+    nothing = {"added": [], "changed": [], "removed": []}
+    assert host.preview() == {"changes": nothing, "generates": [], "replaces": [], "defaults": [], "error": None}
 
 
 def test_a_key_that_dify_made_itself_is_left_to_it(host):
@@ -372,4 +381,4 @@ OPTIONS = st.sampled_from(["settings", "secrets", "derived", "given", "forbidden
 @given(options=st.dictionaries(OPTIONS, st.one_of(ANY, st.dictionaries(NAMES, ANY))))
 def test_a_preview_never_raises(options):
     found = _dify_env.preview(options)
-    assert set(found) == {"changes", "generates", "defaults", "error"}
+    assert set(found) == {"changes", "generates", "replaces", "defaults", "error"}

@@ -102,7 +102,7 @@ def applied(made):
     facts["files"][f"{directory}/docker-compose.yaml"] = {"exists": True, "sha256": release(made["to"]).compose_sha256, "mode": "0644"}
     for path in (f"{directory}/.env", "/opt/dify/secrets/dify.env"):
         facts["files"][path] = {"exists": True, "sha256": "b" * 64, "mode": "0600"}
-    facts["env"] = {"changes": {"added": [], "changed": [], "removed": []}, "generates": [], "defaults": [], "error": None}
+    facts["env"] = {"changes": {"added": [], "changed": [], "removed": []}, "generates": [], "replaces": [], "defaults": [], "error": None}
     facts["images"] = {item["reference"]: {"id": f"sha256:{item['reference']}"} for item in made["images"]}
     for service in made["services"]:
         name = service["name"]

@@ -195,6 +195,32 @@ def test_little_room_does_not_keep_half_an_upgrade_from_its_end():
     assert (plan(facts)["status"], plan(changed(facts, journal=None))["status"]) == ("change", "blocked")
 
 
+def test_what_was_cut_off_before_anything_was_stopped_needs_room_like_any_other():
+    journal = {"action": "install", "from": None, "to": "1.17.1", "phase": "pull", "backup": None}
+    facts = changed(bare(), journal=journal, memory={"total_mib": 10})
+    made = plan(facts)
+    assert (made["action"], codes(made)) == ("finish", ["DG907"])
+
+
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "SECRET_KEY"])
+def test_another_secret_than_that_of_the_data(name):
+    facts = host()
+    facts["env"] = {**facts["env"], "replaces": [name, "SANDBOX_API_KEY"]}
+    made = plan(facts)
+    assert codes(made) == [_plan_codes.APP_NOT_OF_THE_DATA]
+    assert name in made["blocked"][0]["message"] and "SANDBOX_API_KEY" not in made["blocked"][0]["message"]
+    # Containers of a run that was cut off have written already; on a bare host there is no data.
+    assert _plan_codes.APP_NOT_OF_THE_DATA in codes(plan(changed(facts, current=None)))
+    assert codes(plan(changed(bare(), env=facts["env"]))) == []
+    assert codes(plan(changed(facts, env={**facts["env"], "replaces": ["SANDBOX_API_KEY"]}))) == []
+
+
+def test_a_backup_of_another_host_comes_to_a_bare_one():
+    backup = {"name": "20261123T010203Z-1.17.1", "version": "1.17.1", "complete": True}
+    made = plan(changed(bare(), backups=[backup]), rollback=backup["name"])
+    assert (made["action"], made["status"], made["from"], made["to"]) == ("rollback", "change", None, "1.17.1")
+
+
 def test_an_interrupted_run_to_another_release_goes_back_first():
     journal = {"action": "upgrade", "from": "1.16.1", "to": "1.18.0", "phase": "migrate", "backup": "/var/backups/dify/x"}
     made = plan(changed(host("1.16.1"), journal=journal))
