@@ -23,6 +23,7 @@ pytest_runtest_makereport = shared.pytest_runtest_makereport
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return the fleet; one that was up already stays up."""
     made = Site(Path(os.environ.get("DIFYOPS_UPSTREAM_FLEET") or FLEET), tmp_path_factory.mktemp("lab"))
+    # Those that need both hosts run in a group of their own.
     mine = [name for name in ("both", "app") if name == os.environ.get("DIFYOPS_GROUP")]
     started = made.simhost("up", *mine, timeout_s=1800)
     yield made
@@ -55,6 +56,8 @@ def app(site: Site) -> App:
 def group(item: pytest.Item) -> str:
     """Return the host that a test needs; its fixtures say it."""
     names = getattr(item, "fixturenames", ())
+    if "backup" in names:
+        return "rest"
     return "both" if {"both", "deployed"} & set(names) else "app"
 
 

@@ -182,7 +182,9 @@ class Site(Fleet):
             "dify_env": {"POSTGRES_SHARED_BUFFERS": "32MB", "POSTGRES_MAX_CONNECTIONS": "60"},
         }
         if version in (*upstream_release.RELEASES, *upstream_release.BROKEN):
-            found["dify_archive"] = str(archive(self.archives, version))
+            # rollback_dify chooses the version by itself: the path has to follow it.
+            archive(self.archives, version)
+            found["dify_archive"] = f"{self.archives}/dify-{{{{ dify_version }}}}.tar.gz"
         return {**found, **wishes}
 
     def gpu_variables(self, **wishes: Any) -> dict[str, Any]:
@@ -233,7 +235,7 @@ class Site(Fleet):
             )
         deadline = time.monotonic() + timeout_s
         while process.poll() is None and app.phase() != phase and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.2)
         ended = process.poll()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -262,10 +264,12 @@ class App:
         self.site, self.name, self.gpu = site, name, gpu
         self.container = f"{site.raw['prefix']}-{name}"
         self.web_port = int(site.raw["hosts"][name]["publish"]["web"])
+        self.https_port = int(site.raw["hosts"][name]["publish"]["https"])
 
-    def deploy(self, *arguments: str, **wishes: Any) -> Deployment:
+    def deploy(self, *arguments: str, playbook: Path = PLAYBOOK, **wishes: Any) -> Deployment:
         """Run the playbook on this host only."""
-        return self.site.deploy({self.name: wishes}, *arguments, gpu=(self.name,) if self.gpu else ())[self.name]
+        gpu = (self.name,) if self.gpu else ()
+        return self.site.deploy({self.name: wishes}, *arguments, gpu=gpu, playbook=playbook)[self.name]
 
     def sh(self, script: str, timeout_s: float = 180) -> str:
         """Run a shell script on the host as root and return what it printed."""
@@ -352,7 +356,7 @@ class App:
     def fault(self, *faults: str) -> None:
         """Set faults of the stand-ins, as ``<version>:<fault>``; none takes them away."""
         folder = f"{HOME}/volumes/app/storage"
-        self.sh(f"mkdir -p {folder}; printf '%s\\n' {shlex.join(faults) or '#'} > {folder}/standin-faults")
+        self.sh(f"mkdir -p {folder}; printf '%s\\n' {shlex.join(faults or ('# none',))} > {folder}/standin-faults")
 
     def worked(self) -> tuple[int, int, int]:
         """Return the highest number that the worker left in the database, the storage and the vector store.

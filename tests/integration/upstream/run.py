@@ -5,7 +5,8 @@
 
     python tests/integration/upstream/run.py [--junitxml=FILE] [-k EXPRESSION and other options of pytest]
 
-The fleet is made when it is not up, and what was made is taken away. What a process prints is shown when it ends.
+The tests of each host run in a process of their own, then those that need both. The fleet is made when it is not up, and what was made is
+taken away. What a process prints is shown when it ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import side_by_side
 SUITE = side_by_side.Suite(
     folders=(str(HERE),),
     fleet=os.environ.get("DIFYOPS_UPSTREAM_FLEET") or str(side_by_side.REPO / "tests/simhost/fleets/upstream.json"),
-    phases=(("both", "app"),),
+    phases=(("both", "app"), ("rest",)),
 )
 
 if __name__ == "__main__":
