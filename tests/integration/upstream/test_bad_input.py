@@ -72,7 +72,11 @@ def test_a_registry_that_needs_a_login(untouched: App) -> None:
     run = untouched.deploy(dify_registry=LOGIN_REGISTRY)
     assert run.run.rc != 0 and "Traceback" not in run.output, run.output
     assert run.outcome["code"] == "DG908" and LOGIN_REGISTRY in run.outcome["message"], run.outcome
-    assert untouched.containers() == {}
+    assert untouched.containers() == {} and untouched.phase() == "pull"
+    # With a registry that answers, the next run would go on.
+    again = untouched.deploy("--check")
+    assert (again.plan["status"], again.plan["action"]) == ("change", "finish"), again.plan
+    untouched.bare()
 
 
 def test_a_key_that_the_release_does_not_know_is_warned_about(untouched: App) -> None:
