@@ -63,10 +63,19 @@ class Service:
 
 @dataclass
 class _Seen:
-    """What was seen of a service since its turn began."""
+    """What was seen of all containers so far, by their id: while one service is waited for, the others get old enough to count."""
 
     restarts: dict[str, int] = field(default_factory=dict)
-    started: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # When it was started, when that was seen first, and whether it had been started before.
+    started: dict[str, tuple[str, float, bool]] = field(default_factory=dict)
+
+    def note(self, documents: Sequence[Document]) -> None:
+        """Keep which containers run, and since when as far as was seen."""
+        for document in documents:
+            name, state = str(document.get("Id")), document.get("State") or {}
+            started = str(state.get("StartedAt"))
+            if state.get("Status") == "running" and self.started.get(name, ("", 0.0, False))[0] != started:
+                self.started[name] = (started, time.monotonic(), name in self.started)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class Waiter:
         self._deadline, self._timeout_s = self._begin + timeout_s, timeout_s
         self.ask: Ask = ask
         self.logs: Callable[[str, int], list[str]] = logs
+        self._seen = _Seen()
 
     def wait(self, services: Sequence[Service], log_lines: int, secrets: Sequence[str]) -> list[Document]:
         """Return when each service was ready, in seconds since the start. Raises NotReady for the first one that is not."""
@@ -104,12 +114,14 @@ class Waiter:
 
     def _one(self, service: Service) -> tuple[_State, list[str]]:
         """Wait for one service; return what it came to, and the ids of its containers."""
-        seen, ids = _Seen(), []
+        ids: list[str] = []
         while True:
             try:
-                documents = _of_service(self._engine.containers(self._project), service.name)
+                everything = self._engine.containers(self._project)
+                self._seen.note(everything)
+                documents = _of_service(everything, service.name)
                 ids = [str(document.get("Id")) for document in documents]
-                state = self._judge(service, documents, seen)
+                state = self._judge(service, documents)
             except (_docker.DockerError, _docker.DockerUnavailable) as error:
                 state = _State(False, f"cannot be looked at: {error}")
             late = time.monotonic() >= self._deadline
@@ -119,26 +131,26 @@ class Waiter:
                 return _State(False, f"{state.text}, and the {self._timeout_s:g} seconds for all services are over"), ids
             time.sleep(max(0.0, min(_INTERVAL_S, self._deadline - time.monotonic())))
 
-    def _judge(self, service: Service, documents: Sequence[Document], seen: _Seen) -> _State:
+    def _judge(self, service: Service, documents: Sequence[Document]) -> _State:
         if not documents:
             return _State(False, "has no container")
-        states = [self._container(service, document, seen) for document in documents]
+        states = [self._container(service, document) for document in documents]
         return next((state for state in states if state.hopeless), None) or next((state for state in states if not state.ready), states[0])
 
-    def _container(self, service: Service, document: Document, seen: _Seen) -> _State:
+    def _container(self, service: Service, document: Document) -> _State:
         state = document.get("State") or {}
         name, status = str(document.get("Id")), str(state.get("Status") or "unknown")
         restarts = int(document.get("RestartCount") or 0)
-        again = restarts - seen.restarts.setdefault(name, restarts)
+        again = restarts - self._seen.restarts.setdefault(name, restarts)
         if again >= _LOOP:
             return _State(False, f"starts and ends again and again ({again} times, last with exit status {state.get('ExitCode')})", True)
         if service.one_shot:
             return _one_shot(document, state, status)
         if status != "running":
             return _State(False, _stopped(status, state), status in ("exited", "dead") and not _comes_back(document))
-        return self._running(service, document, state, seen)
+        return self._running(service, document, state)
 
-    def _running(self, service: Service, document: Document, state: Document, seen: _Seen) -> _State:
+    def _running(self, service: Service, document: Document, state: Document) -> _State:
         health = (state.get("Health") or {}).get("Status")
         if service.healthcheck and health:
             if health == "healthy":
@@ -149,13 +161,9 @@ class Waiter:
             if problem is None:
                 return _State(True, "", health="answers")
             return _State(False, f"runs and should answer {service.health} in its own network, and {problem}")
-        name, started = str(document.get("Id")), str(state.get("StartedAt"))
-        before, since = seen.started.get(name, ("", 0.0))
-        if before != started:
-            seen.started[name] = (started, time.monotonic())
-            return _State(False, f"does not stay up for {self._settle_s:g} seconds")
+        _started, since, again = self._seen.started[str(document.get("Id"))]
         if time.monotonic() - since < self._settle_s:
-            return _State(False, f"has not been up for {self._settle_s:g} seconds")
+            return _State(False, f"{'does not stay' if again else 'has not been'} up for {self._settle_s:g} seconds")
         return _State(True, "", health=health)
 
 

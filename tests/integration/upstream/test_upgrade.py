@@ -13,8 +13,9 @@ from .lab import BACKUPS, HOME, ROLLBACK, App
 # The first is of the layout that upstream had before 1.15.
 OLD, NEW, NEWEST = "1.14.2", "1.17.1", "1.17.2"
 REVISIONS = {OLD: "a1142", NEW: "c1171", NEWEST: "d1172"}
-# The last phase, the proof, is that of the run that goes on.
-TAKEN_BACK = ("pull", "stop", "backup", "migrate", "start")
+# Where an upgrade is killed, and killed again when the next run goes on with it, before it is taken back. The last phase, the proof, is that
+# of the run that comes to its end.
+KILLED = (("pull",), ("stop", "backup"), ("migrate", "start"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def test_an_upgrade_that_fails_half_way_brings_everything_back(old: App) -> None
     assert run.outcome["status"] == "rolled_back", run.outcome
     old.fault()
     whole(old, OLD)
-    assert old.secrets() == secrets
+    # The newer release has some that the former one does not know; none of those that are in use is another one.
+    assert secrets.items() <= old.secrets().items()
 
 
 def test_a_release_that_never_gets_healthy_brings_the_former_one_back(old: App) -> None:
@@ -65,10 +67,11 @@ def test_check_mode_says_what_an_upgrade_would_do(old: App) -> None:
     assert run.plan["downtime"] is True and old.state() == before
 
 
-@pytest.mark.parametrize("phase", TAKEN_BACK)
-def test_an_upgrade_that_was_killed_is_taken_back(old: App, phase: str) -> None:
+@pytest.mark.parametrize("phases", KILLED, ids="-".join)
+def test_an_upgrade_that_was_killed_is_taken_back(old: App, phases: tuple[str, ...]) -> None:
     """Killed at the beginning of a phase; the next run, for the former release, ends with that one whole."""
-    old.site.kill_at(old, phase, {"dify_version": NEW})
+    for phase in phases:
+        old.site.kill_at(old, phase, {"dify_version": NEW})
     old.deploy(dify_version=OLD).ok()
     whole(old, OLD)
 

@@ -44,6 +44,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(_dify_wait, "_INTERVAL_S", 0.02)
 
 
+def test_services_settle_side_by_side():
+    """Each has to stay up for a while, and Dify is away meanwhile: not one while after the other."""
+    names = [f"service{number}" for number in range(20)]
+    found = waiter([container(name) for name in names], timeout=5).wait([Service(name) for name in names], 20, [])
+    assert [one["name"] for one in found] == names
+    assert 0.1 <= found[0]["after_s"] <= found[-1]["after_s"] < 20 * 0.1 / 2
+
+
 def test_each_kind_of_service_gets_ready_in_its_order():
     documents = [
         container("init", "exited", ExitCode=0, policy="no"),
