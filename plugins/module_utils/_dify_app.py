@@ -8,11 +8,13 @@ Of secrets no more than their names. This is private to difyops.gpu.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -20,6 +22,8 @@ from typing import Any, Callable
 from ansible_collections.difyops.gpu.plugins.module_utils import _command, _dify, _docker
 
 SCHEMA = 1
+# Held by each command of the role that starts or stops something.
+LOCK = ".lock"
 _CONFIG_HASH = "com.docker.compose.config-hash"
 _SERVICE = "com.docker.compose.service"
 _LISTEN = "0A"
@@ -46,6 +50,8 @@ class Wanted:
     env: Mapping[str, Any] | None = None
     databases: Sequence[Mapping[str, Any]] = ()
     timeout_s: float = 15.0
+    # How long the last command of an interrupted run is waited for.
+    busy_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def gather(
     """Return the document ``ansible_facts['dify_app']``, and a sentence for each thing that could not be read."""
     complaints: list[str] = []
     host = host or Host()
+    # What is seen while something of an interrupted run still goes on is not true a moment later.
+    busy = os.path.lexists(f"{wanted.home}/journal.json") and under_way(f"{wanted.home}/{LOCK}", wanted.busy_s)
     current, current_error = current_release(wanted.home)
     facts: Facts = {
         "schema": SCHEMA,
@@ -80,6 +88,7 @@ def gather(
         "containers": [],
         "backups": backups(wanted.backup_dir),
         "journal": journal(f"{wanted.home}/journal.json"),
+        "busy": busy,
         "disk": {},
         "docker_root": None,
         "memory": memory(host.proc),
@@ -256,6 +265,31 @@ def _small(path: str) -> bytes | None:
         return None
     with os.fdopen(handle, "rb") as file:
         return file.read(_SMALL)
+
+
+def under_way(path: str, limit_s: float) -> bool:
+    """Whether a command of another run still holds the lock after `limit_s` seconds: one that was killed leaves its last command behind."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    deadline = time.monotonic() + limit_s
+    try:
+        while not _unlocked(number):
+            if time.monotonic() >= deadline:
+                return True
+            time.sleep(0.5)
+    finally:
+        os.close(number)
+    return False
+
+
+def _unlocked(number: int) -> bool:
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def journal(path: str) -> Facts | None:

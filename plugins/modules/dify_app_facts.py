@@ -203,6 +203,11 @@ ansible_facts:
           returned: always
           type: list
           elements: dict
+        busy:
+          description:
+            - Whether a command of an interrupted run is still at work after two minutes. Looked for only where there is a journal.
+          returned: always
+          type: bool
         volumes_mib:
           description: Size of the data in MiB. Null where it was not measured.
           returned: always

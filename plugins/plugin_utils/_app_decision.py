@@ -70,7 +70,7 @@ def decide(settings: Settings, wanted: Wanted | None, facts: object) -> Decision
         return Decision(NONE, "The release is not known.", before, blocks=foreign)
     journal = _document.at(facts, "journal")
     if journal:
-        return _finish(settings, journal, before, foreign)
+        return _finish(settings, journal, facts, before, foreign)
     containers = _containers(settings, wanted, facts)
     if settings.rollback:
         return _rollback(settings, facts, before, containers, foreign)
@@ -81,12 +81,15 @@ def decide(settings: Settings, wanted: Wanted | None, facts: object) -> Decision
     return _same(settings, wanted, facts, containers, foreign)
 
 
-def _finish(settings: Settings, journal: object, before: str | None, foreign: tuple[Block, ...]) -> Decision:
+def _finish(settings: Settings, journal: object, facts: object, before: str | None, foreign: tuple[Block, ...]) -> Decision:
     phase, to = _document.text(journal, "phase"), _document.text(journal, "to")
     if phase is None or to is None:
         why = _document.text(journal, "error") or "it has no phase or no target"
         unreadable = Block(PART, _plan_codes.APP_INTERRUPTED, f"A run was interrupted, and its journal tells nothing: {why}.")
         return Decision(NONE, "An interrupted run cannot be finished.", before, blocks=(*foreign, unreadable))
+    if _document.at(facts, "busy") is True:
+        at_work = Block(PART, _plan_codes.APP_INTERRUPTED, f"A run was interrupted (phase {phase}), and its last command is still at work.")
+        return Decision(NONE, "An interrupted run has not ended.", before, blocks=(*foreign, at_work))
     action, back = _document.text(journal, "action") or UPGRADE, to != settings.version
     came_from = _document.text(journal, "from")
     resume = {

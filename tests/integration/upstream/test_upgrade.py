@@ -13,8 +13,8 @@ from .lab import BACKUPS, HOME, ROLLBACK, App
 # The first is of the layout that upstream had before 1.15.
 OLD, NEW, NEWEST = "1.14.2", "1.17.1", "1.17.2"
 REVISIONS = {OLD: "a1142", NEW: "c1171", NEWEST: "d1172"}
-# Where an upgrade is killed, and killed again when the next run goes on with it, before it is taken back. The last phase, the proof, is that
-# of the run that comes to its end.
+# Where an upgrade is killed, and killed again when the next run goes on with it, before it is taken back. The last phase, the proof, is
+# that of the run that comes to its end.
 KILLED = (("pull",), ("stop", "backup"), ("migrate", "start"))
 
 

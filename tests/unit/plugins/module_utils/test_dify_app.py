@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import socket
+import subprocess
 
 import pytest
 from ansible_collections.difyops.gpu.plugins.module_utils import _dify_app, _docker
@@ -126,6 +127,20 @@ def test_a_journal_and_one_that_cannot_be_read(tmp_path, content, told):
     (tmp_path / "journal.json").write_text(content)
     found = gather(tmp_path)["journal"]
     assert found == told if told else str(tmp_path / "journal.json") in found["error"]
+
+
+def test_the_last_command_of_an_interrupted_run_is_waited_for(tmp_path):
+    """A real process holds the lock, as the commands of the role do."""
+    lock = tmp_path / ".lock"
+    assert _dify_app.under_way(str(lock), 0.0) is False
+    holder = subprocess.Popen(["flock", str(lock), "sh", "-c", "echo held; sleep 1.2"], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert gather(tmp_path)["busy"] is False  # without a journal nothing was interrupted
+        (tmp_path / "journal.json").write_text('{"phase": "start"}')
+        assert _dify_app.under_way(str(lock), 0.1) is True
+        assert gather(tmp_path)["busy"] is False
+        assert holder.wait(5) == 0
 
 
 def test_registration(tmp_path):

@@ -195,6 +195,12 @@ def test_little_room_does_not_keep_half_an_upgrade_from_its_end():
     assert (plan(facts)["status"], plan(changed(facts, journal=None))["status"]) == ("change", "blocked")
 
 
+def test_what_an_interrupted_run_has_left_at_work_is_waited_for():
+    journal = {"action": "upgrade", "from": "1.16.1", "to": "1.17.1", "phase": "migrate", "backup": None}
+    made = plan(changed(host("1.16.1"), journal=journal, busy=True))
+    assert codes(made) == [_plan_codes.APP_INTERRUPTED] and "(phase migrate)" in made["blocked"][0]["message"]
+
+
 def test_what_was_cut_off_before_anything_was_stopped_needs_room_like_any_other():
     journal = {"action": "install", "from": None, "to": "1.17.1", "phase": "pull", "backup": None}
     facts = changed(bare(), journal=journal, memory={"total_mib": 10})
