@@ -117,7 +117,7 @@ path:
   returned: always
   type: str
   sample: /opt/dify/releases/1.17.1/docker/.env
-keys:
+variables:
   description: Names of the variables that are C(added), C(changed) and C(removed).
   returned: success
   type: dict
@@ -184,7 +184,7 @@ def main() -> None:
         changed = bool(opened) or outcome.text != outcome.before or outcome.secrets_text != outcome.secrets_before
         result = {
             "path": wanted.path,
-            "keys": {"added": list(outcome.added), "changed": list(outcome.changed), "removed": list(outcome.removed)},
+            "variables": {"added": list(outcome.added), "changed": list(outcome.changed), "removed": list(outcome.removed)},
             "generated": list(outcome.secrets.generated),
             "replaced_defaults": list(outcome.secrets.defaults),
             "backup_file": None,

@@ -76,7 +76,7 @@ def test_no_public_default_is_deployed_and_a_second_run_changes_nothing(host):
     assert before["changed"] and not os.path.exists(host.options["path"]) and not (host.folder / "secrets").exists()
     first = host()
     assert first["changed"] and first["generated"] == before["generated"] == sorted(item["name"] for item in host.options["secrets"])
-    assert before["keys"] == first["keys"]
+    assert before["variables"] == first["variables"]
     with open(host.options["path"]) as file:
         text = file.read()
     assert not [value for value in PUBLIC if value in text]
@@ -84,7 +84,7 @@ def test_no_public_default_is_deployed_and_a_second_run_changes_nothing(host):
     values = [line.partition("=")[2] for line in kept.splitlines() if "=" in line]
     assert len(values) == len(first["generated"]) and not [value for value in values if value in json.dumps(first)]
     again = host()
-    assert (again["changed"], again["generated"], again["keys"]) == (False, [], {"added": [], "changed": [], "removed": []})
+    assert (again["changed"], again["generated"], again["variables"]) == (False, [], {"added": [], "changed": [], "removed": []})
     assert again["backup_file"] is None and again["diff"]["before"] == again["diff"]["after"] == ""
     assert _dotenv.values(text)["CELERY_BROKER_URL"] == f"redis://:{_dotenv.values(text)['REDIS_PASSWORD']}@redis:6379/1"
 
@@ -94,7 +94,7 @@ def test_a_given_secret_is_nowhere_but_in_the_files(host):
     assert result["changed"] and CANARY not in host.said
     (host.folder / "secrets/dify.env").chmod(0o644)
     result = host(given={"REDIS_PASSWORD": CANARY + "-2"})
-    assert "REDIS_PASSWORD" in result["keys"]["changed"] and CANARY not in host.said
+    assert "REDIS_PASSWORD" in result["variables"]["changed"] and CANARY not in host.said
     assert "could be read by others" in json.dumps(result["warnings"])
     assert os.stat(host.folder / "secrets/dify.env").st_mode & 0o777 == os.stat(result["backup_file"]).st_mode & 0o777 == 0o600
     result = host(given={"REDIS_PASSWORD": "difyai123456"})
