@@ -20,6 +20,7 @@ SERVICES = {
 
 
 def test_check_mode_tells_all_and_touches_nothing(app: App) -> None:
+    app.bare()
     before = app.state()
     run = app.deploy("--check", "--diff")
     assert run.run.rc == 0, run.output
