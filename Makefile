@@ -23,13 +23,15 @@ DEMO_FLEET := tests/simhost/fleets/demo.json
 MODULES_FILE := .build/module_executions.jsonl
 # What the simulated fleet is made with: package=what shows that it is there.
 FLEET_PACKAGES := debootstrap=debootstrap debian-archive-keyring=/usr/share/keyrings/debian-archive-keyring.gpg gcc=gcc libc6-dev=/usr/include/stdio.h openssh-client=ssh
+# What the unit tests need beside: backups are made of a real server, and compared with what it gives back.
+UNIT_PACKAGES := postgresql=/usr/lib/postgresql/*/bin/initdb
 DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 
 # What a user of the collection gets. Folders are in the list because a removed file shows only there.
 SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache__' -not -name '*.pyc' 2> /dev/null) \
 	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml changelogs/config.yaml
 
-.PHONY: help setup setup-dev build packages engine deploy audit benchmark explore fleet-up fleet-down test test-% clean
+.PHONY: help setup setup-dev build packages unit-packages engine deploy audit benchmark explore fleet-up fleet-down test test-% clean
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
 	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
@@ -74,6 +76,9 @@ build: .build/installed.stamp
 packages:
 	@tests/tools/host_packages $(FLEET_PACKAGES)
 
+unit-packages:
+	@tests/tools/host_packages $(UNIT_PACKAGES)
+
 engine: packages
 	@tests/tools/docker_engine up
 
@@ -105,10 +110,10 @@ explore: setup-dev
 		PYTHONPATH="$(CURDIR)/.cache/tree:$(CURDIR)/.build/collections" "$(CURDIR)/$(BIN)/python" -m pytest -q -m hypothesis --hypothesis-seed=$$RANDOM tests/unit
 	done
 
-test: setup-dev engine
+test: setup-dev engine unit-packages
 	@$(BIN)/python tests/checks/run_all.py
 
-test-unit: packages
+test-unit: packages unit-packages
 test-diagnosis test-drivers test-platform test-upstream test-molecule: engine
 test-%: setup-dev
 	@$(BIN)/python tests/checks/run_all.py $*
