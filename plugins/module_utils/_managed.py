@@ -17,6 +17,8 @@ from typing import Any
 from ansible_collections.difyops.gpu.plugins.module_utils._sysfs import Facts
 
 DRIVER, ENGINE, TOOLKIT = "nvidia_driver", "container_engine", "nvidia_container_toolkit"
+# Of playbook upgrade_drivers: what is under way, and what failed last.
+UPGRADE = "upgrade"
 # Of a package source: the source itself, its key, and what keeps versions.
 _SOURCE = (
     "/etc/apt/sources.list.d/difyops-{}.sources",
@@ -63,3 +65,9 @@ def document(root: str, role: str, name: str = "journal.json") -> Facts | None:
     except (OSError, ValueError, RecursionError) as error:
         return {"error": f"{path} cannot be read: {error}."}
     return content if isinstance(content, dict) else {"error": f"{path} is no JSON object."}
+
+
+def upgrade(root: str) -> Facts | None:
+    """Return what upgrades of the driver left: ``journal`` of one under way, ``failed`` of one that failed; None without either."""
+    found: Facts = {name: document(root, UPGRADE, f"{name}.json") for name in ("journal", "failed")}
+    return found if any(found.values()) else None

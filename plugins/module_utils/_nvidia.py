@@ -104,6 +104,7 @@ def gather(root: str, timeout_s: float) -> Facts:
             "broken": _packages.broken(_packages.parts(packages)),
             "managed": _managed.files(root, _managed.DRIVER),
             "journal": _managed.document(root, _managed.DRIVER),
+            "upgrade": _managed.upgrade(root),
         },
         "nvml": {
             "source": best.source,

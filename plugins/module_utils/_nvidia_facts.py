@@ -1449,6 +1449,7 @@ def host_reboot(
 
 
 managed_DRIVER, managed_ENGINE, managed_TOOLKIT = ("nvidia_driver", "container_engine", "nvidia_container_toolkit")
+managed_UPGRADE = "upgrade"
 managed__SOURCE = (
     "/etc/apt/sources.list.d/difyops-{}.sources",
     "/etc/apt/keyrings/difyops-{}.asc",
@@ -1490,6 +1491,11 @@ def managed_document(root: str, role: str, name: str = "journal.json") -> sysfs_
     except (OSError, ValueError, RecursionError) as error:
         return {"error": f"{path} cannot be read: {error}."}
     return content if isinstance(content, dict) else {"error": f"{path} is no JSON object."}
+
+
+def managed_upgrade(root: str) -> sysfs_Facts | None:
+    found: sysfs_Facts = {name: managed_document(root, managed_UPGRADE, f"{name}.json") for name in ("journal", "failed")}
+    return found if any(found.values()) else None
 
 
 nvml_SOURCE = "nvml"
@@ -1974,6 +1980,7 @@ def nvidia_gather(root: str, timeout_s: float) -> observer_Facts:
             "broken": packages_broken(packages_parts(packages)),
             "managed": managed_files(root, managed_DRIVER),
             "journal": managed_document(root, managed_DRIVER),
+            "upgrade": managed_upgrade(root),
         },
         "nvml": {
             "source": best.source,

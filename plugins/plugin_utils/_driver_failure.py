@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ansible_collections.difyops.gpu.plugins.plugin_utils import _document, _plan_codes
 
 # Actions whose message is a sentence of ours already.
-_OURS = frozenset({"ansible.builtin.fail", "difyops.gpu.gpu_plan", "difyops.gpu.docker_daemon_config"})
+_OURS = frozenset({"ansible.builtin.fail", "difyops.gpu.gpu_plan", "difyops.gpu.docker_daemon_config", "difyops.gpu.nvidia_driver_backup"})
 _ARGUMENTS = "ansible.builtin.validate_argument_spec"
 # Actions that are a package manager, and commands that are.
 _MANAGERS = frozenset(

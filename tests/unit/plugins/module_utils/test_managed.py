@@ -84,3 +84,14 @@ def test_a_journal_that_cannot_be_read(tmp_path, content):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_content_breaks_the_reader(tmp_path, content):
     assert isinstance(journal(tmp_path, content), dict)
+
+
+def test_what_an_upgrade_left(tmp_path):
+    assert _managed.upgrade(str(tmp_path)) is None
+    folder = tmp_path / "var/lib/difyops/upgrade"
+    folder.mkdir(parents=True)
+    (folder / "journal.json").write_text('{"schema": 1, "phase": "driver"}')
+    assert _managed.upgrade(str(tmp_path)) == {"journal": {"schema": 1, "phase": "driver"}, "failed": None}
+    (folder / "failed.json").write_text("[")
+    told = _managed.upgrade(str(tmp_path))
+    assert told["failed"]["error"].startswith("/var/lib/difyops/upgrade/failed.json ")

@@ -50,7 +50,7 @@ CONTRACT = {
     },
     "driver": {
         "loaded", "installed", "cuda_version", "branch", "mismatch", "modules", "next_kernel_has_module", "reboot_required",
-        "reboot_reasons", "fabric_manager", "persistenced", "users", "broken", "managed", "journal",
+        "reboot_reasons", "fabric_manager", "persistenced", "users", "broken", "managed", "journal", "upgrade",
     },
     "nvml": {"source", "error", "attempts"},
     "toolkit": {"packages", "version", "lockstep", "pinned", "pins", "broken", "managed", "refresh", "mode", "cdi"},
