@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _catalog,
@@ -33,17 +34,21 @@ from ansible_collections.difyops.gpu.plugins.plugin_utils import (
     _recipe,
     _selector,
     _toolkit_work,
+    _upgrade,
+    _upgrade_waves,
     _versions,
 )
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "nvidia": {"type": "dict"},
     "dify": {"type": "dict"},
-    "scope": {"type": "str", "default": "host", "choices": ["host", "driver", "engine", "toolkit", "fleet"]},
+    "scope": {"type": "str", "default": "host", "choices": ["host", "driver", "engine", "toolkit", "fleet", "upgrade"]},
     "hosts": {"type": "list", "elements": "str"},
     "missing": {"type": "str", "default": _fleet.BLOCK, "choices": list(_fleet.MISSING)},
     "gpus_of": {"type": "dict"},
     "fleet": {"type": "dict"},
+    "upgrade": {"type": "dict", "default": {}},
+    "labels": {"type": "dict", "default": {}},
     "apply": {"type": "list", "elements": "str", "choices": list(_planner.PARTS), "default": list(_planner.PARTS)},
     "driver": {"type": "dict", "default": {}},
     "engine": {"type": "dict", "default": {}},
@@ -99,6 +104,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if options["scope"] == "fleet":
             fleet = decide_fleet(options, variables)
             result.update(changed=False, fleet=fleet, ansible_facts={"gpu_fleet": fleet}, _ansible_verbose_override=True)
+            return result
+        if options["scope"] == "upgrade":
+            upgrade = decide_upgrade(options, variables)
+            result.update(changed=False, upgrade=upgrade, ansible_facts={"gpu_upgrade": upgrade}, _ansible_verbose_override=True)
             return result
         facts, host = variables.get("ansible_facts") or {}, str(variables.get("inventory_hostname", ""))
         if options["scope"] in _OF_A_PART:
@@ -209,14 +218,64 @@ def decide_fleet(options: Mapping[str, Any], variables: Mapping[str, Any]) -> di
         if options[name] is not None:
             raise AnsibleActionFail(f"gpu_plan: {name} is for scope host only; a fleet is decided by the facts of its hosts.")
     _refuse_driver(options)
+    hosts, hostvars = _hosts_of(options, variables)
+    facts = {host: _plain((hostvars[host].get("ansible_facts") or {}).get("nvidia")) for host in hosts}
+    with _one_sentence():
+        return _fleet.decide(facts, _catalog_of(options), _wishes(options, ""), options["missing"], _options.gpus_of(options["gpus_of"]))
+
+
+def _hosts_of(options: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[list[str], Mapping[str, Any]]:
+    """Return the hosts of the play, or those that are named, and the variables of all. Raises AnsibleActionFail."""
     hostvars = variables.get("hostvars") or {}
     hosts = options["hosts"] if options["hosts"] is not None else list(variables.get("ansible_play_hosts_all") or [])
     unknown = [host for host in hosts if host not in hostvars]
     if unknown:
         raise AnsibleActionFail(f"gpu_plan: option hosts names {', '.join(unknown)}, which the inventory does not have.")
-    facts = {host: _plain((hostvars[host].get("ansible_facts") or {}).get("nvidia")) for host in hosts}
+    return hosts, hostvars
+
+
+_OF_UPGRADE = ("nvidia", "gpu_driver", "gpu_plan")
+_SETTINGS = ("canary", "serial", "max_unavailable", "host_minutes", "on_failure", "without_rollback")
+
+
+def decide_upgrade(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan of an upgrade over the hosts of the play, or those that are named. Raises AnsibleActionFail."""
+    hosts, hostvars = _hosts_of(options, variables)
+    settings = {"canary": 1, "serial": "25%", "max_unavailable": "50%", "host_minutes": 10, **options["upgrade"]}
+    unknown = sorted(set(settings) - set(_SETTINGS))
+    if unknown:
+        raise AnsibleActionFail(f"gpu_plan: upgrade has {', '.join(unknown)}, which is none of its settings: {', '.join(_SETTINGS)}.")
     with _one_sentence():
-        return _fleet.decide(facts, _catalog_of(options), _wishes(options, ""), options["missing"], _options.gpus_of(options["gpus_of"]))
+        waves = _upgrade_waves.wishes(settings["canary"], settings["serial"], settings["max_unavailable"])
+        strange = [name for name in waves.canary if name not in hosts] if isinstance(waves.canary, tuple) else []
+        if strange:
+            raise _planner.WishError(f"upgrade_canary names {', '.join(strange)}, which is no host of this run.")
+    policy = _upgrade.Policy(
+        waves,
+        _number("upgrade_host_minutes", settings["host_minutes"]),
+        settings.get("on_failure", "rollback") == "rollback",
+        boolean(settings.get("without_rollback", False), strict=False),
+    )
+    known = {host: _known(hostvars[host]) for host in hosts}
+    return _upgrade.make(known, {host: label for host, label in options["labels"].items() if isinstance(label, str)}, policy)
+
+
+def _known(variables: Mapping[str, Any]) -> _upgrade.Known:
+    facts = variables.get("ansible_facts") or {}
+    told = {name: _plain(variables.get(name)) or {} for name in ("upgrade_outcome", "upgrade_saving")}
+    return _upgrade.Known(
+        {key: _plain(facts[key]) for key in _OF_UPGRADE if isinstance(facts.get(key), Mapping)},
+        told["upgrade_outcome"],
+        told["upgrade_saving"],
+        bool(variables.get("upgrade_served")),
+        str(variables.get("upgrade_variant") or "") or None,
+    )
+
+
+def _number(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not str(value).strip().isdigit():
+        raise AnsibleActionFail(f"gpu_plan: {name} has to be a whole number; found {value}.")
+    return int(value)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,15 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _app_text, _provision_text, _report, _report_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _app_text, _provision_text, _report, _report_text, _upgrade_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "show": {
         "type": "str",
-        "choices": ["plan", "fleet", "verdict", "audit", "provision", "provision_outcome", "app", "app_outcome"],
+        "choices": [
+            *("plan", "fleet", "verdict", "audit", "provision", "provision_outcome", "app", "app_outcome"),
+            *("upgrade", "upgrade_outcome"),
+        ],
         "required": True,
     },
     "hosts": {"type": "list", "elements": "str"},
@@ -39,6 +42,7 @@ _COLORS = {
     "reboot_required": "yellow",
     "planned": "cyan",
     "rolled_back": "yellow",
+    "upgraded": "green",
 }
 
 
@@ -71,6 +75,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             plan = options["show"] == "app"
             text = _app_text.render_plan(records, check) if plan else _app_text.render_outcome(records, check, _paint)
             return _reported(result, options["path"], records, text, _app_text.summarize(records))
+        if options["show"] in ("upgrade", "upgrade_outcome"):
+            ended = options["show"] == "upgrade_outcome"
+            plan = _upgrade_plan(variables["hostvars"], hosts)
+            outcomes = {host: _plain(host, variables["hostvars"][host].get("upgrade_outcome")) or {} for host in hosts}
+            records = _upgrade_text.build_records(plan, outcomes, in_play, ended, check, now, _run(variables, now))
+            text = _upgrade_text.render_outcome(records, _paint) if ended else _upgrade_text.render_plan(plan, records, check)
+            return _reported(result, options["path"], records, text, _upgrade_text.summarize(records))
         audit = options["show"] == "audit"
         records = []
         for host, (facts, outcome, others) in known.items():
@@ -156,6 +167,17 @@ def _outcomes(hostvars: Mapping[str, Any], host: str, show: str) -> dict[str, An
 def _fleet(known: Mapping[str, tuple[dict[str, Any], Any, Any]]) -> dict[str, Any] | None:
     """Return what was decided for all hosts; the decision is the same on each that has it."""
     return next((facts["gpu_fleet"] for facts, _outcome, _others in known.values() if facts.get("gpu_fleet")), None)
+
+
+def _upgrade_plan(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+    """Return the plan of the run, which is the same on each host that has it."""
+    plans = ((host, (hostvars[host].get("ansible_facts") or {}).get("gpu_upgrade")) for host in hosts)
+    return next((_plain(host, plan) for host, plan in plans if plan), {})
+
+
+def _run(variables: Mapping[str, Any], now: str) -> str:
+    """Return what the records of one run have in common: the id of the job where a controller gives one, else when this is."""
+    return str(variables.get("tower_job_id") or variables.get("awx_job_id") or now)
 
 
 def _plain(host: str, value: Any) -> Any:

@@ -67,12 +67,14 @@ options:
       - With V(fleet), decide which one variant all GPU hosts among O(hosts) can run, and who holds the fleet back from a better one. Run
         it once (C(run_once)), after the hosts were observed or with cached facts; the result is RV(fleet). The other options are taken
         from the host that the task runs for, and O(gpus_of) tells what the hosts have of their own.
+      - With V(upgrade), decide in which waves the drivers of the hosts among O(hosts) are upgraded, and who is left alone and why, from
+        what was found and decided for each host before. Run it once (C(run_once)); only O(hosts), O(upgrade) and O(labels) count.
     type: str
-    choices: [host, driver, engine, toolkit, fleet]
+    choices: [host, driver, engine, toolkit, fleet, upgrade]
     default: host
   hosts:
     description:
-      - The hosts that O(scope=fleet) decides for.
+      - The hosts that O(scope=fleet) and O(scope=upgrade) decide for.
       - All hosts of the play when not given.
     type: list
     elements: str
@@ -94,6 +96,18 @@ options:
         is no decision, every host with a GPU is blocked for the same reason. A host without a GPU is planned as ever.
       - O(variant) wins over it.
     type: dict
+  upgrade:
+    description:
+      - For O(scope=upgrade), how the run is cut into waves. C(canary) is a number of hosts, a share of them (V(10%)) or a list of names.
+        C(serial) is the size of a batch, a list of sizes of which the last repeats, or these by label, with V(default).
+      - C(max_unavailable) says how many hosts of the run may be out of service at once, C(host_minutes) what one host takes (an
+        estimate), C(on_failure) and C(without_rollback) what becomes of a host that fails. docs/upgrades.md has all of it.
+    type: dict
+    default: {}
+  labels:
+    description: For O(scope=upgrade), the label of each host, by its name. No batch has hosts of two labels.
+    type: dict
+    default: {}
   apply:
     description:
       - The parts that the caller brings to their plan.
@@ -760,6 +774,12 @@ toolkit:
     - The toolkit's part of a host's plan in full. Every key is always there; docs/contracts.md describes each.
     - Also set as C(ansible_facts['gpu_toolkit']).
   returned: when O(scope=toolkit)
+  type: dict
+upgrade:
+  description:
+    - The waves of an upgrade, and what becomes of each host. Every key is always there; docs/contracts.md describes each.
+    - Also set as C(ansible_facts['gpu_upgrade']).
+  returned: when O(scope=upgrade)
   type: dict
 fleet:
   description:

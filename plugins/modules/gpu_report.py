@@ -36,8 +36,10 @@ options:
       - V(provision_outcome) prints a table of what became of driver, engine and toolkit.
       - V(app) prints what the role P(difyops.gpu.dify#role) would do on each host, from action and versions to images, containers,
         backup and downtime. V(app_outcome) prints a table of what became of it.
+      - V(upgrade) prints who is upgraded in which wave, and who is left alone and why. V(upgrade_outcome) prints a table of what became
+        of it, with times.
     type: str
-    choices: [plan, fleet, verdict, audit, provision, provision_outcome, app, app_outcome]
+    choices: [plan, fleet, verdict, audit, provision, provision_outcome, app, app_outcome, upgrade, upgrade_outcome]
     required: true
   hosts:
     description: Hosts to report. When left out, all hosts of the play, also those that left it.
@@ -84,6 +86,7 @@ notes:
     and V(provision_outcome) its variable C(provision_outcome) as well, a dictionary with C(driver), C(engine) and C(toolkit). Each is
     null or a dictionary with C(status), C(before), C(after), C(message) and C(code). The status is V(unchanged), V(changed),
     V(reboot_required), V(blocked), V(failed) or V(unreachable).
+  - V(upgrade) reads C(ansible_facts['gpu_upgrade']), and the host variable C(upgrade_outcome) that playbook C(upgrade_drivers) sets.
   - Runs once by itself. Give the task C(run_once=true) as well where all hosts of the play need the registered result.
 seealso:
   - module: difyops.gpu.gpu_plan
@@ -125,6 +128,7 @@ records:
     - One record for each host, in the order of the hosts. Each has every key always.
     - Those of V(provision) and V(provision_outcome) have C(schema), C(time), C(host), C(check), C(result), C(ok), C(message), C(code),
       C(remedy), C(before), C(after), C(parts), C(plan) and C(warnings); those of the others all but C(before), C(after) and C(parts).
+    - Those of V(upgrade) and V(upgrade_outcome) are described in docs/contracts.md.
   returned: always
   type: list
   elements: dict

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The codes of the decide phase, DG700 to DG799, of engine and toolkit, DG800 to DG829, and of the upstream release, DG901 to DG926.
+"""The codes of the decide phase, DG700 to DG799, of engine and toolkit, DG800 to DG829, of upgrades host by host, DG850 to DG857,
+and of the upstream release, DG901 to DG926.
 
 DG70x and DG74x: why a variant of the catalog does not fit. DG71x to DG73x: why a host is blocked. DG75x and DG76x: warnings.
 DG77x to DG79x: what is in the way of a change of the driver, by the plan or by the role that carries it out. DG773, DG776, DG777, DG780 to
@@ -122,6 +123,16 @@ SPECIFICATION_LEFT = "DG816"
 CONTAINERS_LOSE_GPU = "DG817"
 CDI_SWITCHED_OFF = "DG818"
 DAEMON_CONFIG_NOT_WRITTEN = "DG820"
+
+# Upgrades of drivers host by host: the plan of a run, and playbook upgrade_drivers.
+NOT_SAVED = "DG850"
+TOO_MANY_AWAY = "DG851"
+LOST = "DG852"
+ROLLBACK_FAILED = "DG853"
+BALANCER = "DG854"
+FAILED_BEFORE = "DG855"
+NOT_BEGUN = "DG856"
+SERVICE_WOULD_NOT_FIT = "DG857"
 
 # The upstream release: its plan, its role and its modules.
 APP_NO_ARCHIVE = "DG901"
@@ -434,6 +445,29 @@ CODES: dict[str, Code] = {
     ),
     DAEMON_CONFIG_NOT_WRITTEN: Code(
         "Docker's configuration file cannot be written", "look at the disk and the attributes of /etc/docker/daemon.json, then run again"
+    ),
+    NOT_SAVED: Code(
+        "The present driver cannot be saved, so there would be no way back",
+        "bring what is missing, or consent to go without (upgrade_without_rollback)",
+    ),
+    TOO_MANY_AWAY: Code(
+        "Too many hosts are out of service already", "bring them back, leave them out (--limit), or allow more (upgrade_max_unavailable)"
+    ),
+    LOST: Code(
+        "A host did not come back from its reboot",
+        "look at its console; when it answers again, run the same command: it is finished from where it was",
+    ),
+    ROLLBACK_FAILED: Code(
+        "Going back to the former driver failed", "look at what both sentences say, then run the same command again: it goes on going back"
+    ),
+    BALANCER: Code(
+        "A host could not be taken out of its load balancer, or put back",
+        "look at the load balancer and at upgrade_out_tasks and upgrade_back_tasks, then run the same command again",
+    ),
+    FAILED_BEFORE: Code("An upgrade failed on this host before", "see that the cause is gone"),
+    NOT_BEGUN: Code("Not begun, since another host failed", "look after that host, then run the same command again"),
+    SERVICE_WOULD_NOT_FIT: Code(
+        "The image service would not fit the new driver", "bring what the image lacks before, or choose another driver"
     ),
     APP_NO_ARCHIVE: Code(
         "The release's archive cannot be had",
