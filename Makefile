@@ -29,15 +29,15 @@ DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 
 # What a user of the collection gets. Folders are in the list because a removed file shows only there.
 SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache__' -not -name '*.pyc' 2> /dev/null) \
-	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml changelogs/config.yaml
+	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml bindep.txt changelogs/config.yaml
 
 .PHONY: help setup setup-dev build packages unit-packages engine deploy audit benchmark explore fleet-up fleet-down test test-% clean
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
 	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
-	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers platform upstream molecule)"
+	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers platform upstream upgrade molecule)"
 	echo "make explore [ROUNDS=5]            the property tests with new examples; make test always takes the same ones"
-	echo "make benchmark                     the figures that the project promises: cost of the facts, speed of the planner and of the image's server"
+	echo "make benchmark                     the figures that the project promises: cost of the facts and of upgrades, speed of the planner and of the image's server"
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
 	echo "make clean                         remove all of it, the simulated fleet too"
 
@@ -103,6 +103,7 @@ benchmark: setup-dev engine
 	PYTHONPATH="$$PWD/.cache/tree" $(BIN)/python "$$copy/tests/benchmark/plan.py"
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/facts.py --check
 	"$$(tests/integration/image_service/run --environment)/bin/python" tests/benchmark/image_server.py --check
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python tests/benchmark/upgrade.py --check
 
 explore: setup-dev
 	@cd "$$($(BIN)/python tests/checks/tree.py)"
@@ -114,7 +115,7 @@ test: setup-dev engine unit-packages
 	@$(BIN)/python tests/checks/run_all.py
 
 test-unit: packages unit-packages
-test-diagnosis test-drivers test-platform test-upstream test-molecule: engine
+test-diagnosis test-drivers test-platform test-upstream test-upgrade test-molecule: engine
 test-%: setup-dev
 	@$(BIN)/python tests/checks/run_all.py $*
 

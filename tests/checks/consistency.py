@@ -90,7 +90,7 @@ def _archive(galaxy: dict[str, Any]) -> Iterator[str]:
         return
     with tarfile.open(path) as archive:
         names = {member.name for member in archive if member.isfile()}
-    wanted = set(_files(r"^(plugins|roles|playbooks|meta|docs)/|^(README\.md|LICENSE|CHANGELOG\.md|requirements\.(txt|yml))$"))
+    wanted = set(_files(r"^(plugins|roles|playbooks|meta|docs)/|^(README\.md|LICENSE|CHANGELOG\.md|requirements\.(txt|yml)|bindep\.txt)$"))
     for name in sorted(wanted - names):
         yield f"galaxy.yml:1: {name} is not in the archive"
     extra = names - wanted - {"MANIFEST.json", "FILES.json", "changelogs/config.yaml", "changelogs/changelog.yaml"}

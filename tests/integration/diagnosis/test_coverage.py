@@ -74,6 +74,8 @@ ELSEWHERE = {
     "DG924": ("plugin_utils/test_app_plan.py", "test_another_compose_project_in_the_place", "APP_FOREIGN"),
     "DG925": ("plugin_utils/test_app_plan.py", "test_a_key_that_nobody_knows", "APP_NO_KEY"),
     "DG926": ("plugin_utils/test_app_plan.py", "test_another_secret_than_that_of_the_data", "APP_NOT_OF_THE_DATA"),
+    "DG853": ("plugin_utils/test_upgrade.py", "test_what_keeps_a_host_out_has_its_remedy", "DG853"),
+    "DG857": ("plugin_utils/test_upgrade.py", "test_a_service_that_would_not_come_back_blocks_its_host", "DG857"),
 }
 
 
@@ -94,7 +96,7 @@ def produced() -> set[str]:
 
 def of_changes() -> set[str]:
     """Return the codes that tests on hosts of their own name, which change their hosts: of drivers, engines and toolkits, and of Dify."""
-    suites = ("driver", "engine_and_toolkit", "upstream")
+    suites = ("driver", "engine_and_toolkit", "upstream", "upgrade")
     tests = [path for suite in suites for path in (REPO / "tests/integration" / suite).glob("test_*.py")]
     return {code for path in tests for code in re.findall(r"\bDG(?:7[789]|8\d|9[012])\d\b", path.read_text(encoding="utf-8"))}
 

@@ -1,0 +1,61 @@
+# Copyright (c) 2026, the difyops.gpu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A canary that fails: it goes back, nobody else is touched, and the next run finishes the job."""
+from __future__ import annotations
+
+import json
+
+from .lab import BREAKS_WITH_580, FAILED, HOOKS, OLD, Load, Site
+
+CANARY, OTHER = PAIR = ("g1", "g2")
+NGINX = "/etc/nginx/conf.d/dify.conf"
+
+
+def test_hooks_that_fail_leave_the_host_as_it_was(site: Site) -> None:
+    run = site.upgrade([CANARY], each={CANARY: {"upgrade_haproxy_backend": "nobody"}})
+    run.ends(CANARY, "failed", "nobody", code="DG854")
+    assert site.loaded(CANARY) == OLD and site.states()[CANARY] == "UP"
+
+
+def test_a_canary_that_fails_its_proof_is_rolled_back(site: Site) -> None:
+    site.sh(CANARY, f"cat > /etc/systemd/system/breaks.service <<'END'\n{BREAKS_WITH_580}END\nsystemctl enable --quiet breaks.service")
+    with Load(site.port) as load:
+        run = site.upgrade(PAIR)
+    assert load.problems == [], load.problems[:10]
+    record = run.ends(CANARY, "rolled_back", phase="serve", in_service=True)
+    assert record["code"] and record["code"].startswith("DG4"), record["code"]
+    run.ends(OTHER, "not_run", CANARY, code="DG856")
+    for host in PAIR:
+        site.settled(host, "535")
+    assert json.loads(site.sh(CANARY, f"cat {FAILED}"))["code"] == record["code"]
+
+
+def test_the_next_run_finishes_the_job_when_the_cause_is_gone(site: Site) -> None:
+    site.sh(CANARY, "systemctl disable --quiet breaks.service; rm /etc/systemd/system/breaks.service")
+    run = site.upgrade(PAIR)
+    for host in PAIR:
+        run.ends(host, "upgraded")
+        site.settled(host, "580")
+    assert "DG855" in run.output, "nothing was said of the upgrade that failed"
+    assert site.sh(CANARY, "ls /var/lib/difyops/upgrade") == ""
+
+
+def test_nginx_is_told_as_well(site: Site) -> None:
+    """The hooks alone, without a driver: a line of the upstream is marked, twice without harm, and the mark goes again."""
+    upstream = "upstream dify {\n    server 10.0.0.1:8000 max_fails=1;\n    server 10.0.0.2:8000;\n}\n"
+    site.sh("lb", "rm -f /etc/nginx/sites-enabled/default; systemctl start nginx")
+    site.sh("lb", f"cat > {NGINX} <<'END'\n{upstream}END")
+    names = {"host": "lb", "file": NGINX, "server": "10.0.0.1:8000", "drain": 1}
+    variables = {f"upgrade_nginx_{name}": value for name, value in names.items()}
+    include = {"include_tasks": {"file": str(HOOKS / "nginx_out.yml")}}
+    run = site.play(CANARY, include, include, vars=variables)
+    assert run.rc == 0, run.output
+    assert "server 10.0.0.1:8000 max_fails=1 down;" in site.sh("lb", f"cat {NGINX}")
+    run = site.play(CANARY, *[{"include_tasks": {"file": str(HOOKS / "nginx_back.yml")}}] * 2, vars=variables)
+    assert run.rc == 0, run.output
+    assert site.sh("lb", f"cat {NGINX}") == upstream.strip()
+    run = site.play(CANARY, include, vars={**variables, "upgrade_nginx_check": ["false"]})
+    assert run.rc != 0 and "nginx refuses its configuration" in site.text(run.output), run.output
+    assert site.sh("lb", f"cat {NGINX}") == upstream.strip(), "the file was not put back"
+    site.sh("lb", "systemctl stop nginx")
