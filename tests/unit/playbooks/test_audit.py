@@ -53,19 +53,21 @@ def plays(name: str) -> list[dict[str, Any]]:
     return loaded
 
 
-def plan_defaults(name: str) -> dict[str, Any]:
+def plan_defaults(name: str) -> Any:
     places = [place for play in plays(name) for place in (play, *tasks(play["tasks"]))]
     found = [place["module_defaults"] for place in places if "difyops.gpu.gpu_plan" in place.get("module_defaults", {})]
-    assert len(found) == 1
-    defaults: dict[str, Any] = found[0]["difyops.gpu.gpu_plan"]
-    return defaults
+    assert found and all(defaults == found[0] for defaults in found)
+    return found[0]["difyops.gpu.gpu_plan"]
 
 
-def test_the_audit_plans_with_the_variables_of_the_deployment() -> None:
-    """But for what a deployment applies: the audit tells of every part."""
-    audit, deploy = plan_defaults("audit.yml"), plan_defaults("deploy_dify.yml")
-    assert {**audit, "apply": None} == {**deploy, "apply": None}
-    assert "apply" not in audit
+@pytest.mark.parametrize("name", ["deploy_dify.yml", "upgrade_drivers.yml"])
+def test_the_audit_plans_with_the_variables_of_the_deployment(name: str) -> None:
+    """But for what a playbook applies, which each says itself: the audit tells of every part."""
+    assert plan_defaults("audit.yml") == plan_defaults(name) == "{{ __plan_options }}"
+    planned = [play for play in plays(name) if "difyops.gpu.gpu_plan" in play.get("module_defaults", {})]
+    for play in [*plays("audit.yml"), *planned]:
+        assert "vars/plan.yml" in play["vars_files"] and "__plan_apply" in play["vars"]
+    assert plays("audit.yml")[0]["vars"]["__plan_apply"] == ["driver", "engine", "toolkit", "image", "service"]
 
 
 def test_both_decide_for_the_fleet_by_the_gpus_of_each_host() -> None:

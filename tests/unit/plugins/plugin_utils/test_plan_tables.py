@@ -247,7 +247,7 @@ def test_unsafe_toolkits(version, unsafe):
 def test_codes_are_complete():
     names = {value for name, value in vars(_plan_codes).items() if name.isupper() and isinstance(value, str)}
     assert names == set(_plan_codes.CODES)
-    assert all(re.fullmatch(r"DG(7[0-9]{2}|8[0-2][0-9]|9[0-2][0-9])", code) for code in names)
+    assert all(re.fullmatch(r"DG(7[0-9]{2}|8[0-2][0-9]|85[0-9]|9[0-2][0-9])", code) for code in names)
 
 
 def test_the_collections_version_is_the_default_image_version():
