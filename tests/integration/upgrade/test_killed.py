@@ -13,8 +13,8 @@ from .lab import BREAKS_WITH_580, JOURNAL, OLD, OLD_VARIANT, Load, Site, phase
 
 ONE, OTHER = "g5", "g6"
 ROLE_JOURNAL = "/var/lib/difyops/nvidia_driver/journal.json"
-# What holds on the host when the controller is killed; in phase `driver` the role has phases of its own. Those in which little can be lost only
-# with DIFYOPS_ALL_PHASES (two minutes more).
+# What holds on the host when the controller is killed; in phase `driver` the role has phases of its own. Those in which little
+# can be lost only with DIFYOPS_ALL_PHASES (two minutes more).
 MOMENTS = {
     "out": phase("out"),
     "packages": f"""grep -q '"phase": *"packages"' {ROLE_JOURNAL}""",
