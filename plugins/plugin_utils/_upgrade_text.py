@@ -302,9 +302,20 @@ def _troubles(records: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += ["", *_text.wrap(f"{_text.host_list(hosts)}: {first}", "    ", "")]
         for text in rest:
             lines += _text.wrap(text, "       ", "    -> ")
-    if any(record["result"] in (*_BAD, "not_run") for record in records):
-        lines += ["", "To go on: mend what is named, and run the same command again. Hosts that are done are recognised and left alone."]
-    return lines
+    return lines + _to_go_on([str(record["host"]) for record in records if record["result"] in (*_BAD, "not_run")])
+
+
+# More names than these are no help on a command line.
+_MANY = 12
+
+
+def _to_go_on(hosts: Sequence[str]) -> list[str]:
+    """Return how the run is continued. The command itself may have secrets in it, and is not repeated."""
+    if not hosts:
+        return []
+    told = "To go on: mend what is named, and run the same command again. Hosts that are done are recognised and left alone"
+    alone = f"; for the others alone add --limit {','.join(hosts)}" if len(hosts) <= _MANY else ""
+    return ["", *_text.wrap(f"{told}{alone}.", "    ", "")]
 
 
 def _slowest(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -22,6 +22,7 @@ from .families import FINGERPRINT, STUBS_ONLY
 
 PLAYBOOK = REPO / "playbooks/provision_hosts.yml"
 PLAN, FACTS, REPORT = "difyops.gpu.gpu_plan", "difyops.gpu.nvidia_facts", "difyops.gpu.gpu_report"
+BACKUP = "difyops.gpu.nvidia_driver_backup"
 COUNTER = REPO / "tests/tools/callback_plugins"
 # Hosts in containers reboot in seconds, and keep their boot_id.
 REBOOTING = {
@@ -267,6 +268,15 @@ class DriverHost(Host):
         """Run the playbook on this host. Wishes are the role's variables, without ``nvidia_driver_``."""
         self.touched = True
         return self.fleet.provision({self.name: self.variables(**wishes)}, *arguments)[self.name]
+
+    def role(self, entry: str, **variables: Any) -> Run:
+        """Run one entry point of the role on this host, with the consents to reboot, and remember that it was touched."""
+        self.touched = True
+        include = {"ansible.builtin.include_role": {"name": "difyops.gpu.nvidia_driver", "tasks_from": entry}}
+        inventory = self.fleet._inventory({self.name: self.variables(**CONSENT)})
+        run = self.fleet.play(self.name, {**include, "vars": variables}, inventory=inventory)
+        assert run.rc == 0, run.output
+        return run
 
     def check(self, **wishes: Any) -> Provision:  # type: ignore[override]
         """Run the playbook in check mode, with differences."""

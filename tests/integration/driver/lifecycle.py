@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from .families import Family
-from .lab import CONSENT, FACTS, DriverFleet, DriverHost, Provision, same
+from .lab import BACKUP, CONSENT, FACTS, DriverFleet, DriverHost, Provision, same
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Life:
     bare: dict[str, list[str]]
     wishes: dict[str, object] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
+    saved: dict[str, Any] = field(default_factory=dict)
 
     def provision(self, *arguments: str, **wishes: object) -> Provision:
         """Run the playbook with other wishes than before, which stay."""
@@ -67,6 +69,25 @@ class Life:
         self.host.sh(self.family.would_upgrade)
         told = self.host.sh(self.family.upgrade)
         assert self.host.packages(self.family.watch) == before, told
+
+    def is_saved(self) -> None:
+        """Assert that every package of the present driver is put aside on the host, and remember what there was."""
+        self.saved = self.host.facts()["driver"]["installed"]
+        assert self.saved["version"] == self.family.second, self.saved
+        run = self.host.role("save")
+        assert run.of(BACKUP)["complete"] is True, run.output
+
+    def comes_back(self) -> None:
+        """Assert that what was saved is there again, loaded and kept as before, and nothing of the other driver is left."""
+        streams = [pin for pin in self.saved["pins"] if pin["kind"] == "module_stream"]
+        source = "nvidia" if self.saved["origin"] == "nvidia" else "distribution"
+        told = {name: self.saved[name] for name in ("version", "flavour", "pinned", "pins", "packages")}
+        told |= {"source": source, "streams": streams}
+        self.host.role("rollback", nvidia_driver_former=told)
+        self.has(self.family.second)
+        now = self.host.facts()["driver"]
+        assert now["installed"] == self.saved and now["broken"] == [] and now["journal"] is None, (now, self.saved)
+        self.host.fleet.play(self.host.name, {BACKUP: {"state": "absent"}})
 
     def is_removed(self) -> None:
         """Assert that after the removal all is as it was before the driver, and that another run has nothing to do."""

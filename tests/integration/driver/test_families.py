@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the difyops.gpu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The life of a driver on each family of operating systems: bare, installed, kept, upgraded, gone back to, removed; and then bare again.
+"""The life of a driver on each family of operating systems: bare, installed, kept, upgraded, brought back, removed; bare again.
 
 The tests of a family follow each other: each begins where the one before has ended.
 """
@@ -50,10 +50,15 @@ def test_another_branch_comes_with_a_reboot(life: Life) -> None:
 
 
 def test_an_exact_older_version_is_gone_back_to(life: Life) -> None:
+    life.is_saved()
     run = life.provision(version=life.family.old, **CONSENT).ends("changed")
     assert run.plans[0]["action"] == "upgrade" and run.plans[0]["to"] == life.family.old
     life.has(life.family.old)
     life.host.settled(life.family.old)
+
+
+def test_what_was_saved_comes_back(life: Life) -> None:
+    life.comes_back()
 
 
 def test_removal_leaves_the_host_as_it_was(life: Life) -> None:

@@ -14,23 +14,36 @@ import pytest
 
 from .conftest import lent
 from .families import BAD, BY_NAME, OLDEST, WORK
-from .lab import ANSI, CONSENT, REBOOTING, REPO, DriverFleet, DriverHost
+from .lab import ANSI, CONSENT, REBOOTING, REPO, DriverFleet, DriverHost, same
 
 # --- many hosts at once -----------------------------------------------------------------------------------------------
 
 
-def test_a_mixed_fleet_is_reported_and_one_host_does_not_stop_the_others(fleet: DriverFleet) -> None:
-    """Run on five hosts: one that changes, one that is blocked, one that nobody reaches, one that is left alone, one on another system."""
-    members = {name: DriverHost(fleet, BY_NAME[name].host, **BY_NAME[name].wishes) for name in ("ubuntu", "el9")}
-    third = DriverHost(fleet, "bad", **BAD.wishes)
-    for member in (*members.values(), third):
+# Each with another generation of GPUs.
+MEMBERS = {"ubuntu": "t4-470", "debian13-nvidia": "a100-mig-550", "el9": "b200x8-580"}
+UPGRADE = REPO / "playbooks/upgrade_drivers.yml"
+
+
+@pytest.fixture(scope="module")
+def members(fleet: DriverFleet) -> Iterator[dict[str, DriverHost]]:
+    """Return a bare host of each family with GPUs of its own."""
+    found = {name: DriverHost(fleet, BY_NAME[name].host, **BY_NAME[name].wishes) for name in MEMBERS}
+    for name, profile in MEMBERS.items():
         # Tests of each host have run before, and some leave a driver.
-        member.bare()
-    ubuntu, el9 = members["ubuntu"], members["el9"]
+        found[name].bare()
+        found[name].cards(profile=profile)
+    yield found
+    for host in found.values():
+        host.bare()
+
+
+def test_a_mixed_fleet_is_reported_and_one_host_does_not_stop_the_others(fleet: DriverFleet, members: dict[str, DriverHost]) -> None:
+    """Run on hosts of three families that change, one that is blocked, one that nobody reaches, and one that is left alone."""
+    third = DriverHost(fleet, "bad", **BAD.wishes)
+    third.bare()
     port = fleet.raw["hosts"]["bad"]["publish"]["ssh"]
     hosts = {
-        ubuntu.name: ubuntu.variables(version=BY_NAME["ubuntu"].old),
-        el9.name: el9.variables(version=BY_NAME["el9"].old),
+        **{member.name: member.variables(version=BY_NAME[name].old) for name, member in members.items()},
         "asks-too-much": {"ansible_port": port, **third.variables(branch="581")},
         "switched-off": {"ansible_port": 9, "nvidia_driver_branch": "580"},
         "left-alone": {"ansible_port": port, "nvidia_driver_state": "unmanaged"},
@@ -46,11 +59,34 @@ def test_a_mixed_fleet_is_reported_and_one_host_does_not_stop_the_others(fleet: 
     assert runs["left-alone"].changed == 0
     assert runs["switched-off"].run.rc != 0, "a run with a host that is blocked or not reached ends red"
     # What an operator reads: every host in the report, with what became of it, and one line that sums it up.
-    report = output[output.rindex(" of 5 hosts: "):]
+    report = output[output.rindex(f" of {len(hosts)} hosts: "):]
     for name in hosts:
         assert name in report, report
     for words in (BY_NAME["ubuntu"].old, "DG774", "581"):
         assert words in report, report
+
+
+def test_the_upgrade_of_a_mixed_fleet_is_planned_in_one_read(fleet: DriverFleet, members: dict[str, DriverHost]) -> None:
+    """Read the plan for the hosts of the test before, with their drivers, and for a V100, which the new driver drops."""
+    volta = DriverHost(fleet, "bad", **BAD.wishes)
+    volta.bare()
+    volta.cards(profile="v100-470")
+    before = {member.name: member.snapshot(lists=True) for member in members.values()}
+    hosts = {
+        **{member.name: member.variables(branch="595", **CONSENT) for member in members.values()},
+        volta.name: volta.variables(branch="595", **CONSENT),
+        "switched-off": {"ansible_port": 9},
+    }
+    runs = fleet.provision(hosts, "--check", playbook=UPGRADE)
+    for name, member in members.items():
+        plan = runs[member.name].ends("checked").record["plan"]
+        assert (plan["from"], plan["to"], plan["reboot"]) == (BY_NAME[name].old, BY_NAME[name].second, True), plan
+        assert plan["action"] == "upgrade" and plan["rollback"]["possible"] is True and plan["wave"], plan
+        same(before[member.name], member.snapshot(lists=True))
+    runs[volta.name].ends("blocked", "V100")
+    runs["switched-off"].ends("unreachable")
+    assert runs[volta.name].record["wave"] is None
+    volta.bare()
 
 
 # --- a host that is its own controller --------------------------------------------------------------------------------

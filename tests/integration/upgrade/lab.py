@@ -247,7 +247,7 @@ class Site(Fleet):
         inventory = self._inventory([host], {host: each or {}})
         command = ["ansible-playbook", "-i", str(inventory), *arguments, str(playbook)]
         controller = Controller(command, self.environment(self._file("results", "jsonl"), PYTHONUNBUFFERED="1"))
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 400
         # The host reboots in between, so this asks anew each time.
         argv = ["docker", "exec", self.container(host), "sh", "-c", condition]
         while subprocess.run(argv, check=False, capture_output=True).returncode != 0:

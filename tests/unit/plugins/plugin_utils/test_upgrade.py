@@ -234,7 +234,7 @@ def test_a_stopped_run_says_who_why_and_how_to_go_on():
     assert records["a"]["phase"] == "serve" and records["a"]["seconds"] == 40.0 and records["a"]["phases"]["driver"] == 30.5
     assert [records[name]["code"] for name in "bc"] == ["DG856", "DG856"] and records["b"]["result"] == "not_run"
     rolled_back = "ROLLED BACK DG404 in phase serve: no kernels for this GPU. It is in service."
-    for words in (rolled_back, "not begun", "run the same command again"):
+    for words in (rolled_back, "not begun", "run the same command again", "add --limit a,b,c."):
         assert words in " ".join(text.split()), text
 
 
