@@ -458,7 +458,9 @@ CODES: dict[str, Code] = {
         "look at its console; when it answers again, run the same command: it is finished from where it was",
     ),
     ROLLBACK_FAILED: Code(
-        "Going back to the former driver failed", "look at what both sentences say, then run the same command again: it goes on going back"
+        "Going back to the former driver failed",
+        "look at what both sentences say, then run the same command again: it goes on going back,"
+        " or with upgrade_on_failure: leave forward",
     ),
     BALANCER: Code(
         "A host could not be taken out of its load balancer, or put back",

@@ -192,7 +192,7 @@ class Site(Fleet):
             self.sh(host, """
                 systemctl disable --quiet breaks.service 2> /dev/null || true
                 apt-mark showhold | xargs --no-run-if-empty apt-mark unhold > /dev/null
-                rm -rf /etc/systemd/system/breaks.service /var/lib/difyops /etc/apt/*/*difyops*
+                rm -rf /etc/systemd/system/breaks.service* /var/lib/difyops /etc/apt/*/*difyops*
                 docker ps --quiet --all --filter name=test- | xargs --no-run-if-empty docker rm --force > /dev/null
             """)
             self.simhost("profile", host, "a10-535", "package_prefix=nvidia")
@@ -247,13 +247,17 @@ class Site(Fleet):
         inventory = self._inventory([host], {host: each or {}})
         command = ["ansible-playbook", "-i", str(inventory), *arguments, str(playbook)]
         controller = Controller(command, self.environment(self._file("results", "jsonl"), PYTHONUNBUFFERED="1"))
-        deadline = time.monotonic() + 400
         # The host reboots in between, so this asks anew each time.
         argv = ["docker", "exec", self.container(host), "sh", "-c", condition]
-        while subprocess.run(argv, check=False, capture_output=True).returncode != 0:
-            assert time.monotonic() < deadline, f"never came true: {condition}\n{controller.output}"
-            assert controller._process.poll() is None, f"ended before: {condition}\n{controller.output}"
-        controller.kill()
+        deadline = time.monotonic() + 400
+        try:
+            while subprocess.run(argv, check=False, capture_output=True).returncode != 0:
+                assert time.monotonic() < deadline, f"never came true: {condition}\n{controller.output}"
+                assert controller._process.poll() is None, f"ended before: {condition}\n{controller.output}"
+        finally:
+            # Also where the test has failed: nobody else may work on this host.
+            if controller._process.poll() is None:
+                controller.kill()
 
     def text(self, output: str) -> str:
         """Return output on one line, as sentences are looked for in it."""

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from .lab import BREAKS_WITH_580, FAILED, HOOKS, OLD, Load, Site
+from .lab import BREAKS_WITH_580, FAILED, HOOKS, JOURNAL, OLD, Load, Site
 
 CANARY, OTHER = PAIR = ("g1", "g2")
 NGINX = "/etc/nginx/conf.d/dify.conf"
@@ -31,13 +32,25 @@ def test_a_canary_that_fails_its_proof_is_rolled_back(site: Site) -> None:
     assert json.loads(site.sh(CANARY, f"cat {FAILED}"))["code"] == record["code"]
 
 
+def test_a_way_back_that_fails_leaves_its_host_out_and_is_tolerated_where_that_is_said(site: Site) -> None:
+    """What was saved is gone when it is needed."""
+    gone = f"cat >> /etc/systemd/system/breaks.service.d/gone.conf <<'END'\n[Service]\nExecStart=rm -r {Path(JOURNAL).parent}/packages\nEND"
+    site.sh(CANARY, f"mkdir /etc/systemd/system/breaks.service.d\n{gone}")
+    run = site.upgrade(PAIR, upgrade_canary=0, upgrade_serial=1, upgrade_tolerated_failures=1)
+    run.ends(CANARY, "failed", "then, on the way back", "upgrade_on_failure: leave", code="DG853", phase="rollback", in_service=False)
+    assert "DG855" in run.output, "nothing was said of the upgrade that failed before"
+    assert site.states()[CANARY] != "UP", site.states()
+    run.ends(OTHER, "upgraded", wave="2")
+    site.settled(OTHER, "580")
+
+
 def test_the_next_run_finishes_the_job_when_the_cause_is_gone(site: Site) -> None:
-    site.sh(CANARY, "systemctl disable --quiet breaks.service; rm /etc/systemd/system/breaks.service")
-    run = site.upgrade(PAIR)
-    for host in PAIR:
-        run.ends(host, "upgraded")
-        site.settled(host, "580")
-    assert "DG855" in run.output, "nothing was said of the upgrade that failed"
+    site.sh(CANARY, "systemctl disable --quiet breaks.service; rm -r /etc/systemd/system/breaks.service*")
+    site.sh(CANARY, "sed -i /^cu_init_error/d /etc/simgpu/profile")
+    run = site.upgrade(PAIR, upgrade_on_failure="leave")
+    run.ends(CANARY, "upgraded", wave="resume", in_service=True)
+    run.ends(OTHER, "unchanged")
+    site.settled(CANARY, "580")
     assert site.sh(CANARY, "ls /var/lib/difyops/upgrade") == ""
 
 

@@ -49,11 +49,14 @@ def made(fleet, labels=None, **wanted):
     return _upgrade.make(fleet, labels or {}, policy(**wanted))
 
 
+def _plain(text, _result):
+    return text
+
+
 def read(document, ended=False, outcomes=None, in_play=lambda host: True):
     outcomes = {name: (outcomes or {}).get(name, {}) for name in document["hosts"]}
     records = _upgrade_text.build_records(document, outcomes, in_play, ended, False, "2026-11-23T10:00:00+00:00", "7")
-    plain = lambda text, _result: text  # noqa: E731
-    text = _upgrade_text.render_outcome(records, plain) if ended else _upgrade_text.render_plan(document, records, False)
+    text = _upgrade_text.render_outcome(records, _plain) if ended else _upgrade_text.render_plan(document, records, False)
     return {record["host"]: record for record in records}, text
 
 
