@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from diagnosis.lab import ANSI, REPO, Fleet, Run
+from driver.families import STUBS_ONLY
 from driver.lab import REBOOTING, Controller
 
 DEPLOY, UPGRADE = REPO / "playbooks/deploy_dify.yml", REPO / "playbooks/upgrade_drivers.yml"
 REPORT = "difyops.gpu.gpu_report"
 HOSTS = ("g1", "g2", "g3", "g4", "g5", "g6")
+# Two have all of Debian's lists, which every call of apt reads through; the others those of the stub repositories only, and dpkg-repack.
+FULL, REPACK = ("g1", "g3"), "dpkg-repack libdpkg-perl"
 OLD, OLD_VARIANT = "535.274.02", "cuda12.6"
 KEY = "ForTheTestsOfUpgrades0"
 JOURNAL, FAILED = "/var/lib/difyops/upgrade/journal.json", "/var/lib/difyops/upgrade/failed.json"
@@ -55,8 +58,8 @@ backend dify
 
 # Asks the balancer through its socket.
 ASKS = (
-    "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
-    "s.sendall(b'show stat\\n'); print(s.makefile().read())"
+    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
+    "s.sendall(sys.argv[1].encode() + bytes([10])); print(s.makefile().read())"
 )
 
 
@@ -171,8 +174,15 @@ class Site(Fleet):
 
     def begin(self) -> None:
         """Start the balancer, and the service on every host."""
-        for host in HOSTS:
+        for host in FULL:
             self.sh(host, "apt-get -qq update")
+        repack = subprocess.run(
+            ["docker", "exec", self.container(FULL[0]), "sh", "-ec", f"cd /tmp; apt-get -qq download {REPACK}; tar -c *.deb"],
+            check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        for host in sorted(set(HOSTS) - set(FULL)):
+            subprocess.run(["docker", "exec", "-i", self.container(host), "tar", "-C", "/srv", "-x"], check=True, input=repack)
+            self.sh(host, f"dpkg --install /srv/*.deb > /dev/null; rm /srv/*.deb\n{STUBS_ONLY}")
         self.old(*HOSTS)
         addresses = {host: self._address(host) for host in HOSTS}
         servers = "\n".join(f"    server {host} {address}:8000" for host, address in addresses.items())
@@ -193,16 +203,23 @@ class Site(Fleet):
                 systemctl disable --quiet breaks.service 2> /dev/null || true
                 apt-mark showhold | xargs --no-run-if-empty apt-mark unhold > /dev/null
                 rm -rf /etc/systemd/system/breaks.service* /var/lib/difyops /etc/apt/*/*difyops*
-                docker ps --quiet --all --filter name=test- | xargs --no-run-if-empty docker rm --force > /dev/null
+                # Other libraries come under the containers, which would keep those that are gone.
+                docker ps --quiet --all | xargs --no-run-if-empty docker rm --force > /dev/null
             """)
             self.simhost("profile", host, "a10-535", "package_prefix=nvidia")
         run = self.ansible(DEPLOY, "--limit", ",".join(hosts), inventory=self._inventory(hosts, None), timeout_s=600)
         assert run.rc == 0, run.output
+        balanced = self.sh("lb", "ls /run/haproxy/admin.sock 2> /dev/null || true")
+        for host in hosts if balanced else ():
+            self._asks(f"set server dify/{host} state ready")
 
     def states(self) -> dict[str, str]:
         """Return what the balancer says of its servers."""
-        rows = [line.split(",") for line in self.sh("lb", f'python3 -c "{ASKS}"').splitlines()]
+        rows = [line.split(",") for line in self._asks("show stat").splitlines()]
         return {row[1]: row[17] for row in rows if len(row) > 17 and row[0] == "dify" and row[1] in HOSTS}
+
+    def _asks(self, command: str) -> str:
+        return self.sh("lb", f'python3 -c "{ASKS}" "{command}"')
 
     @staticmethod
     def until(condition: Any, words: str, seconds: float = 60) -> None:
@@ -248,7 +265,8 @@ class Site(Fleet):
         command = ["ansible-playbook", "-i", str(inventory), *arguments, str(playbook)]
         controller = Controller(command, self.environment(self._file("results", "jsonl"), PYTHONUNBUFFERED="1"))
         # The host reboots in between, so this asks anew each time.
-        argv = ["docker", "exec", self.container(host), "sh", "-c", condition]
+        asking = f"for try in $(seq 50); do if {condition}; then exit; fi; sleep 0.05; done; exit 1"
+        argv = ["docker", "exec", self.container(host), "sh", "-c", asking]
         deadline = time.monotonic() + 400
         try:
             while subprocess.run(argv, check=False, capture_output=True).returncode != 0:
