@@ -46,12 +46,13 @@ defaults
     timeout connect 2s
     timeout client 20s
     timeout server 20s
+    timeout check 5s
 frontend site
     bind *:80
     default_backend dify
 backend dify
     option httpchk GET /health
-    default-server inter 300ms fall 2 rise 2 check
+    default-server inter 500ms fall 3 rise 1 check
 {servers}
 """
 
@@ -64,9 +65,9 @@ ASKS = (
 
 
 class Load:
-    """Requests through the balancer, one after the other in several threads, until the block ends."""
+    """Requests through the balancer, one after the other in each of some threads, until the block ends."""
 
-    def __init__(self, port: int, threads: int = 3) -> None:
+    def __init__(self, port: int, threads: int = 1) -> None:
         self.answered, self.problems = 0, []  # type: ignore[var-annotated]
         self._port, self._stop = port, threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _one in range(threads)]
@@ -236,7 +237,7 @@ class Site(Fleet):
         """Assert that a host has a driver of this branch, serves, and nothing of an upgrade is left but the mark of one that failed."""
         assert self.loaded(host).startswith(f"{branch}."), self.loaded(host)
         assert self.states()[host] == "UP", self.states()
-        left = self.sh(host, "find /var/lib/difyops -name '*.deb' -o -name journal.json")
+        left = self.sh(host, f"cd {Path(JOURNAL).parent} 2> /dev/null || exit 0; find . -name '*.deb' -o -name journal.json")
         assert left == "", left
 
     # the playbook

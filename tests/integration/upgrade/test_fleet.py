@@ -10,7 +10,7 @@ RACKS = {host: {"rack": "a" if host < "g4" else "b"} for host in HOSTS}
 
 
 def test_six_hosts_in_batches_under_load(site: Site) -> None:
-    with Load(site.port) as load:
+    with Load(site.port, threads=3) as load:
         run = site.upgrade(HOSTS, each=RACKS, upgrade_serial=3, upgrade_serial_by="rack", upgrade_max_unavailable="50%")
     assert load.problems == [] and load.answered > 500, (load.answered, load.problems[:10])
     for host in HOSTS:
