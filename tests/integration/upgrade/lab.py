@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import subprocess
 import threading
@@ -23,6 +24,7 @@ REPORT = "difyops.gpu.gpu_report"
 HOSTS = ("g1", "g2", "g3", "g4", "g5", "g6")
 # Two have all of Debian's lists, which every call of apt reads through; the others those of the stub repositories only, and dpkg-repack.
 FULL, REPACK = ("g1", "g3"), "dpkg-repack libdpkg-perl"
+ALL_PHASES = bool(os.environ.get("DIFYOPS_ALL_PHASES"))
 OLD, OLD_VARIANT = "535.274.02", "cuda12.6"
 KEY = "ForTheTestsOfUpgrades0"
 JOURNAL, FAILED = "/var/lib/difyops/upgrade/journal.json", "/var/lib/difyops/upgrade/failed.json"

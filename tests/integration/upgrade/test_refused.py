@@ -84,7 +84,7 @@ def test_a_mirror_that_lacks_the_driver_stops_the_run_with_that_host(site: Site)
 def test_a_host_that_never_comes_back_is_lost_and_the_others_of_its_wave_finish(site: Site) -> None:
     subprocess.run(["docker", "update", "--restart", "no", site.container(ONE)], check=True, capture_output=True)
     with Load(site.port) as load:
-        run = site.upgrade(PAIR, upgrade_canary=0, upgrade_serial=2, each={ONE: {"nvidia_driver_reboot_timeout": 20}})
+        run = site.upgrade(PAIR, upgrade_canary=0, upgrade_serial=2, each={ONE: {"nvidia_driver_reboot_timeout": 8}})
     assert load.problems == [], load.problems[:10]
     run.ends(ONE, "lost", code="DG852", phase="driver", in_service=False)
     run.ends(OTHER, "upgraded")

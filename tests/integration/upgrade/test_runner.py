@@ -20,11 +20,11 @@ from diagnosis.lab import REPO, key_file
 from .lab import Site
 
 BIN = Path(sys.executable).parent
-IMAGE, BASE = "difyops-simulated/execution-environment:1", "difyops-demo/python:3.11-bookworm"
+# The base that simhost has made for its hosts: Debian 12 with Python.
+IMAGE, BASE = "difyops-simulated/execution-environment:1", "difyops-simhost/python"
 DEFINITION = REPO / "docs/execution-environment"
 # What its head says of Debian.
 ARGUMENTS = {
-    "EE_BASE_IMAGE": BASE,
     "PKGMGR": "/usr/bin/apt-get",
     "PYCMD": "/usr/bin/python3",
     "PYPKG": "python3 python3-pip python3-venv",
@@ -54,8 +54,8 @@ def run(site: Site, folder: Path, host: str, *arguments: str) -> str:
     """Run the playbook in a slice that has this host, and return what it printed."""
     argv = [str(BIN / "ansible-runner"), "run", str(folder), "--playbook", "difyops.gpu.upgrade_drivers", "--ident", "job"]
     argv += ["--limit", host, *arguments]
-    environment = site.environment(folder / "results.jsonl", ANSIBLE_CALLBACKS_ENABLED="")
-    environment = {name: value for name, value in environment.items() if name not in ("ANSIBLE_CONFIG", "TASK_RESULTS_FILE")}
+    ours = ("ANSIBLE_CONFIG", "ANSIBLE_CALLBACKS_ENABLED", "ANSIBLE_CALLBACK_PLUGINS", "TASK_RESULTS_FILE")
+    environment = {name: value for name, value in site.environment(folder / "results.jsonl").items() if name not in ours}
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
     artifacts = folder / "artifacts/job"
     assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
@@ -67,7 +67,7 @@ def test_the_records_of_two_slices_are_joined(site: Site, tmp_path: Path) -> Non
     lines = ""
     for number, host in enumerate(SLICES):
         folder = job(site, tmp_path / host, host, awx_job_id=100 + number)
-        run(site, folder, host, "--cmdline", "--check")
+        run(site, folder, host, "--cmdline=--check")
         lines += (folder / "report.jsonl").read_text(encoding="utf-8")
     records = [json.loads(line) for line in lines.splitlines()]
     assert [(record["host"], record["run"]) for record in records] == [(host, str(100 + number)) for number, host in enumerate(SLICES)]
@@ -106,7 +106,9 @@ def environment(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     wanted = [{"name": f"collections/{name.replace('/', '-')}.tar.gz", "type": "file"} for name in names]
     (folder / "requirements.yml").write_text(json.dumps({"collections": wanted}))
     argv = [str(BIN / "ansible-builder"), "build", "--container-runtime", "docker", "--tag", IMAGE, "-v", "3"]
-    argv += [word for name, value in ARGUMENTS.items() for word in ("--build-arg", f"{name}={value}")]
+    listed = subprocess.run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", BASE], check=True, capture_output=True, text=True)
+    arguments = {**ARGUMENTS, "EE_BASE_IMAGE": listed.stdout.split()[0]}
+    argv += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
     return IMAGE
