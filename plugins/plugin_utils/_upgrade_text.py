@@ -222,11 +222,15 @@ def _activation(entry: Mapping[str, Any]) -> str:
 def _way_back(rollback: Mapping[str, Any]) -> str:
     if not rollback.get("possible"):
         return f"NO WAY BACK: {rollback.get('reason') or 'the present driver cannot be saved'}"
-    how = [f"{count} {_WAYS[way]}" for way, count in _document.mapping(rollback, "how").items() if count and way in _WAYS]
-    return f"way back: {', '.join(how) or rollback.get('reason') or 'saved by the interrupted run'}"
+    how = [(count, _WAYS[way]) for way, count in _document.mapping(rollback, "how").items() if count and way in _WAYS]
+    if not how:
+        return f"way back: {rollback.get('reason') or 'saved by the interrupted run'}"
+    packages = "package" if sum(count for count, _way in how) == 1 else "packages"
+    (first, way), *others = how
+    return f"way back: {', '.join([f'{first} {packages} {way}', *(f'{count} {way}' for count, way in others)])}"
 
 
-_WAYS = {"saved": "packages saved already", "cache": "from the cache", "download": "to download", "repack": "by dpkg-repack"}
+_WAYS = {"saved": "saved already", "cache": "from the cache", "download": "to download", "repack": "by dpkg-repack"}
 
 
 def _waves(plan: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,13 @@ DEPLOY, UPGRADE = REPO / "playbooks/deploy_dify.yml", REPO / "playbooks/upgrade_
 REPORT = "difyops.gpu.gpu_report"
 HOSTS = ("g1", "g2", "g3", "g4", "g5", "g6")
 # Two have all of Debian's lists, which every call of apt reads through; the others those of the stub repositories only, and dpkg-repack.
-FULL, REPACK = ("g1", "g3"), "dpkg-repack libdpkg-perl"
+FULL = ("g1", "g3")
+REPACK = """
+mkdir -p /srv/repack/partial
+apt-get -qq --yes --no-install-recommends --download-only --option Dir::Cache::archives=/srv/repack install dpkg-repack > /dev/null
+tar -C /srv/repack -c .
+rm -r /srv/repack
+"""
 ALL_PHASES = bool(os.environ.get("DIFYOPS_ALL_PHASES"))
 OLD, OLD_VARIANT = "535.274.02", "cuda12.6"
 KEY = "ForTheTestsOfUpgrades0"
@@ -179,13 +185,11 @@ class Site(Fleet):
         """Start the balancer, and the service on every host."""
         for host in FULL:
             self.sh(host, "apt-get -qq update")
-        repack = subprocess.run(
-            ["docker", "exec", self.container(FULL[0]), "sh", "-ec", f"cd /tmp; apt-get -qq download {REPACK}; tar -c *.deb"],
-            check=True, capture_output=True,
-        ).stdout  # fmt: skip
+        repack = subprocess.run(["docker", "exec", self.container(FULL[0]), "sh", "-ec", REPACK], check=True, capture_output=True).stdout
         for host in sorted(set(HOSTS) - set(FULL)):
-            subprocess.run(["docker", "exec", "-i", self.container(host), "tar", "-C", "/srv", "-x"], check=True, input=repack)
-            self.sh(host, f"dpkg --install /srv/*.deb > /dev/null; rm /srv/*.deb\n{STUBS_ONLY}")
+            unpack = ["docker", "exec", "-i", self.container(host), "tar", "-C", "/srv", "-x", "--one-top-level=repack"]
+            subprocess.run(unpack, check=True, input=repack)
+            self.sh(host, f"dpkg --install /srv/repack/*.deb > /dev/null; rm -r /srv/repack\n{STUBS_ONLY}")
         self.old(*HOSTS)
         addresses = {host: self._address(host) for host in HOSTS}
         servers = "\n".join(f"    server {host} {address}:8000" for host, address in addresses.items())

@@ -129,7 +129,7 @@ def test_a_mixed_fleet_is_read_in_one():
     assert [records[name]["result"] for name in fleet] == ["planned"] * 4 + ["unchanged", "unreachable"], text
     assert document["hosts"]["el-v100"]["image"] == {"from": "cuda12.6", "to": "cuda12.6", "expected": True}
     for words in (
-        *("535.288.01 -> 580", "(reboot)", "image cuda12.6 -> cuda13.0", "image cuda12.6, stays", "way back: 1 to download"),
+        *("535.288.01 -> 580", "(reboot)", "image cuda12.6 -> cuda13.0", "image cuda12.6, stays", "way back: 1 package to download"),
         *("IN THE WAY", "LEFT ALONE", "Connection timed out", "WAVES: ", "about ", "(an estimate"),
     ):
         assert words in text, text
