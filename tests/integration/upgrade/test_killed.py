@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from .lab import ALL_PHASES, BREAKS_WITH_580, JOURNAL, OLD, OLD_VARIANT, Load, Site, phase
+from .lab import ALL_PHASES, BREAKS_WITH_580, JOURNAL, OLD, OLD_VARIANT, Load, Site, phase, thorough
 
 ONE, OTHER = "g5", "g6"
 ROLE_JOURNAL = "/var/lib/difyops/nvidia_driver/journal.json"
@@ -45,6 +45,7 @@ def test_the_last_run_finishes_it(site: Site) -> None:
     site.settled(ONE, "580")
 
 
+@thorough
 def test_a_way_back_that_was_killed_is_finished_first(site: Site) -> None:
     site.sh(OTHER, f"cat > /etc/systemd/system/breaks.service <<'END'\n{BREAKS_WITH_580}END\nsystemctl enable --quiet breaks.service")
     site.kill(OTHER, phase("rollback"))

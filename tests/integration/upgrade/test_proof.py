@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from .lab import ALL_PHASES, BREAKS_WITH_580, FAILED, HOOKS, JOURNAL, OLD, Load, Site
+from .lab import ALL_PHASES, BREAKS_WITH_580, FAILED, HOOKS, JOURNAL, OLD, Load, Site, thorough
 
 CANARY, OTHER = PAIR = ("g1", "g2")
 NGINX = "/etc/nginx/conf.d/dify.conf"
 
 
+@thorough
 def test_hooks_that_fail_leave_the_host_as_it_was(site: Site) -> None:
     run = site.upgrade([CANARY], each={CANARY: {"upgrade_haproxy_backend": "nobody"}})
     run.ends(CANARY, "failed", "nobody", code="DG854")
@@ -34,7 +33,7 @@ def test_a_canary_that_fails_its_proof_is_rolled_back(site: Site) -> None:
     assert json.loads(site.sh(CANARY, f"cat {FAILED}"))["code"] == record["code"]
 
 
-@pytest.mark.skipif(not ALL_PHASES, reason="two minutes more: with DIFYOPS_ALL_PHASES")
+@thorough
 def test_a_way_back_that_fails_leaves_its_host_out_and_is_tolerated_where_that_is_said(site: Site) -> None:
     """What was saved is gone when it is needed."""
     gone = f"cat >> /etc/systemd/system/breaks.service.d/gone.conf <<'END'\n[Service]\nExecStart=rm -r {Path(JOURNAL).parent}/packages\nEND"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import subprocess
 
-from .lab import OLD, SERVER, Load, Site
+from .lab import OLD, SERVER, Load, Site, thorough
 
 ONE, OTHER = PAIR = ("g3", "g4")
 IMAGE = "difyops-demo/simulated-cuda-base:1"
@@ -62,6 +62,7 @@ def test_a_full_disk_is_said_before_anything_is_changed(site: Site) -> None:
     site.sh(OTHER, "umount /var/lib/difyops/upgrade")
 
 
+@thorough
 def test_a_container_that_does_not_end_keeps_its_gpu(site: Site) -> None:
     endless = "sh -c 'trap : TERM; while :; do sleep 1; done'"
     site.sh(OTHER, f"docker run --detach --name test-stubborn --device nvidia.com/gpu=all {IMAGE} {endless} > /dev/null")
