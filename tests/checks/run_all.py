@@ -123,8 +123,10 @@ def _consistency(*checks: str) -> list[Step]:
 
 def _pytest(name: str, cwd: Path, folder: str) -> Step:
     report = LOGS / f"{name.replace(' ', '-')}.xml"
+    # A process for each processor, and each file in one of them: its fixtures may be servers.
+    share = ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder"]
     # The same examples each time: what passed once passes again. `make explore` looks for new ones.
-    command = [PYTHON, "-m", "pytest", "--hypothesis-profile=ci", f"--junitxml={report}", folder]
+    command = [PYTHON, "-m", "pytest", *share, "--hypothesis-profile=ci", f"--junitxml={report}", folder]
     # The copy first; beside it is what it depends on, for tests that run a playbook.
     return Step(name, command, cwd, report, environment={"PYTHONPATH": f"{tree.COLLECTIONS}{os.pathsep}{tree.INSTALLED}"})
 
