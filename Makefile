@@ -31,11 +31,12 @@ DEMO := $(filter inventories/demo,$(patsubst ./%,%,$(INVENTORY:/=)))
 SOURCES := $(shell find plugins roles playbooks meta docs -not -name '__pycache__' -not -name '*.pyc' 2> /dev/null) \
 	galaxy.yml README.md LICENSE CHANGELOG.md requirements.txt requirements.yml bindep.txt changelogs/config.yaml
 
-.PHONY: help setup setup-dev build packages unit-packages engine deploy audit benchmark explore fleet-up fleet-down test test-% clean
+.PHONY: help setup setup-dev build packages unit-packages engine deploy audit benchmark explore fleet-up fleet-down test test-all test-% clean
 help:
 	@echo "make deploy [INVENTORY=inventories/demo] [ARGS='--check --diff']   deploy; the demo starts a simulated fleet first"
 	echo "make audit  [INVENTORY=inventories/demo]      look, judge and prove without changing anything"
 	echo "make test                          every check; or one stage: $(addprefix test-,unit lint docs sanity service diagnosis drivers platform upstream upgrade molecule)"
+	echo "make test-all                      the same, and what make test leaves out to be shorter"
 	echo "make explore [ROUNDS=5]            the property tests with new examples; make test always takes the same ones"
 	echo "make benchmark                     the figures that the project promises: cost of the facts and of upgrades, speed of the planner and of the image's server"
 	echo "make setup                         virtual environment, collections, and this collection installed from its archive"
@@ -113,6 +114,9 @@ explore: setup-dev
 
 test: setup-dev engine unit-packages
 	@$(BIN)/python tests/checks/run_all.py
+
+test-all:
+	@DIFYOPS_ALL=1 $(MAKE) test
 
 test-unit: packages unit-packages
 test-diagnosis test-drivers test-platform test-upstream test-upgrade test-molecule: engine

@@ -4,9 +4,10 @@
 """The families of operating systems, and what a driver is on each: sources, versions, and the commands that pins are tried with."""
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
+
+from thorough import ALL
 
 # What the stub repositories have (tests/simhost/repository).
 OLD, NEWER, SECOND = "580.95.05", "580.105.08", "595.91.07"
@@ -114,8 +115,7 @@ def nvidia(system: str) -> dict[str, Any]:
 
 
 DNF: dict[str, Any] = {"would_upgrade": DNF_WOULD, "upgrade": DNF_UPGRADE, "unpin": DNF_UNPIN, "foretold": ("580.*",), "prepare": "true"}
-# Each way of a package manager once; with DIFYOPS_ALL_FAMILIES those that differ in names and rules only, too (some eight minutes more).
-ALL = bool(os.environ.get("DIFYOPS_ALL_FAMILIES"))
+# Each way of a package manager once; with DIFYOPS_ALL those that differ in names and rules only, too (some eight minutes more).
 FAMILIES = (
     Family("ubuntu", "u24"),
     Family("debian13-nvidia", "d13", nvidia("debian13"), foretold=("580.*",), prepare=UPGRADER + WITHOUT_LISTS),
@@ -138,7 +138,7 @@ def genuine(name: str, host: str, version: str, *brings: str) -> Family:
     )
 
 
-# One of Debian's series of packages; with all families both, on both releases (some fifteen minutes more).
+# One of Debian's series of packages; with DIFYOPS_ALL both, on both releases (some fifteen minutes more).
 GENUINE = (genuine("debian12-535", "g12", "535.261.03", "nvidia-kernel-dkms", "libcuda1"),)
 if ALL:
     GENUINE += (

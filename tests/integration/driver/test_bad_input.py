@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from thorough import thorough
 
 from .conftest import lent
 from .families import BAD, ENDED, NO_SUCH, WRONG_FINGERPRINT, nvidia
@@ -149,6 +150,7 @@ def test_a_lock_that_stays_is_waited_for_and_its_holder_named(bad: DriverHost) -
     assert run.run.rc != 0 and bad.packages() == {}
 
 
+@thorough
 def test_a_lock_that_goes_in_time_is_no_matter(bad: DriverHost) -> None:
     locked(bad, 12)
     bad.provision(version=BAD.old, lock_timeout=120).ends("changed")
@@ -171,6 +173,7 @@ def test_a_foreign_package_that_is_half_installed_is_explained(bad: DriverHost) 
     assert bad.packages() == {}
 
 
+@thorough
 def test_packages_of_the_driver_that_are_half_installed_are_finished(bad: DriverHost) -> None:
     bad.provision(version=BAD.old).ends("changed")
     name = next(name for name in bad.packages() if "utils" in name)
@@ -183,6 +186,7 @@ def test_packages_of_the_driver_that_are_half_installed_are_finished(bad: Driver
     bad.settled(BAD.old)
 
 
+@thorough
 def test_a_hold_of_somebody_else_is_named_and_replaced_where_that_is_wished(bad: DriverHost) -> None:
     bad.provision(version=BAD.old, pin="none").ends("changed")
     bad.sh("rm -f /etc/apt/apt.conf.d/52difyops-nvidia-driver")
@@ -226,6 +230,7 @@ def test_a_module_that_is_not_built_is_said_and_the_next_run_builds_it(bad: Driv
     assert bad.loaded() == BAD.old
 
 
+@thorough
 def test_another_driver_in_the_kernel_than_was_installed_is_said(bad: DriverHost) -> None:
     bad.provision(version=BAD.old).ends("changed")
     # As where an older module lies in the initramfs: that is what the next boot loads.
@@ -291,6 +296,7 @@ def test_killed_between_unpack_and_configure(bad: DriverHost) -> None:
     assert bad.provision(version=BAD.old).ends("unchanged").changed == 0
 
 
+@thorough
 def test_killed_before_the_reboot(bad: DriverHost) -> None:
     bad.provision(version=BAD.old).ends("changed")
     bad.interrupted(f"grep -q '\"activate\"' {JOURNAL}", version=BAD.newer, **CONSENT)

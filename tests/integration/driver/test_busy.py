@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from thorough import thorough
 
 from .conftest import lent
 from .families import WORK
@@ -100,6 +101,7 @@ def test_waiting_ends_with_the_list(work: Busy) -> None:
     untouched(work, run, before)
 
 
+@thorough
 def test_waiting_goes_on_when_the_last_job_has_ended(work: Busy) -> None:
     work.sh("docker stop --time 1 dify")
     work.undo("docker start dify")
@@ -142,6 +144,7 @@ while True:
 '"""
 
 
+@thorough
 def test_a_container_that_does_not_start_again_is_named_and_the_next_run_starts_it(work: Busy) -> None:
     work.start("dify-lost", "--publish 9999:9999")
     work.background("squatter", SQUATTER)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from thorough import thorough
 
 from .conftest import lent
 from .families import BAD, BY_NAME, OLDEST, WORK
@@ -131,6 +132,7 @@ def run_there(host: DriverHost, *arguments: str, **wishes: object) -> tuple[int,
     return done.returncode, ANSI.sub("", done.stdout + done.stderr)
 
 
+@thorough
 def test_a_host_that_is_its_own_controller_is_not_rebooted_under_itself(bad: DriverHost) -> None:
     status, output = run_there(bad, version=BAD.old)
     assert status == 0 and bad.loaded() == BAD.old, output

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from driver.conftest import lent
 from driver.lab import same
+from thorough import thorough
 
 from .families import BETWEEN, DRIVER, FOUR, NEWER_DRIVER, NEWEST, OLD, UNSAFE, WORK
 from .lab import CGROUP_1, DAEMON_JSON, IDLE, LEGACY, OLD_SPEC, RESTART, SPEC, PlatformFleet, PlatformHost
@@ -165,6 +166,7 @@ def test_with_consent_all_come_back(work: Work) -> None:
     work.provision(toolkit_version=OLD, engine_daemon_config=OTHER_LOG).quiet()
 
 
+@thorough
 def test_with_live_restore_a_restart_cuts_nobody_off(work: Work) -> None:
     before = work.state("dify")
     # It is switched on by a reload, which stops nobody either.
@@ -318,6 +320,7 @@ def test_a_specification_of_another_driver_is_made_anew(work: Work) -> None:
     work.proven()
 
 
+@thorough
 def test_a_specification_of_other_mig_devices_is_made_anew(work: Work) -> None:
     """The packaged unit does not see when the GPU is split otherwise."""
     work.sh("docker rm --force dify")
@@ -403,6 +406,7 @@ def test_a_hold_of_somebody_else_is_named_and_replaced_where_that_is_wished(work
 # --- last: it needs another driver, and the host is made anew afterwards -----------------------------------------------------
 
 
+@thorough
 def test_where_the_packaged_refresh_skips_itself_there_is_a_specification_all_the_same(work: Work) -> None:
     """Debian's own packages give the module a name that the refresh does not look for."""
     work.undo_with(work.prepare)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import subprocess
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from diagnosis.lab import ANSI, REPO, Fleet, Run
 from driver.families import STUBS_ONLY
 from driver.lab import REBOOTING, Controller
@@ -31,9 +29,6 @@ apt-get -qq --yes --no-install-recommends --download-only --option Dir::Cache::a
 tar -C /srv/repack -c .
 rm -r /srv/repack
 """
-# What make test leaves out to be shorter: faults that other tests see in another way.
-ALL_PHASES = bool(os.environ.get("DIFYOPS_ALL_PHASES"))
-thorough = pytest.mark.skipif(not ALL_PHASES, reason="only with DIFYOPS_ALL_PHASES=1")
 OLD, OLD_VARIANT = "535.274.02", "cuda12.6"
 KEY = "ForTheTestsOfUpgrades0"
 JOURNAL, FAILED = "/var/lib/difyops/upgrade/journal.json", "/var/lib/difyops/upgrade/failed.json"

@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from thorough import ALL, thorough
 
-from .lab import ALL_PHASES, BREAKS_WITH_580, JOURNAL, OLD, OLD_VARIANT, Load, Site, phase, thorough
+from .lab import BREAKS_WITH_580, JOURNAL, OLD, OLD_VARIANT, Load, Site, phase
 
 ONE, OTHER = "g5", "g6"
 ROLE_JOURNAL = "/var/lib/difyops/nvidia_driver/journal.json"
 # What holds on the host when the controller is killed; in phase `driver` the role has phases of its own. Those in which less can
-# be lost only with DIFYOPS_ALL_PHASES (three minutes more).
+# be lost only with DIFYOPS_ALL (three minutes more).
 MOMENTS = {
     "save": phase("save"),
     "out": phase("out"),
@@ -23,7 +24,7 @@ MOMENTS = {
     "prove": phase("prove"),
     "back": phase("back"),
 }
-if not ALL_PHASES:
+if not ALL:
     MOMENTS = {name: MOMENTS[name] for name in ("packages", "serve")}
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .lab import ALL_PHASES, BREAKS_WITH_580, FAILED, HOOKS, JOURNAL, OLD, Load, Site, thorough
+from thorough import ALL, thorough
+
+from .lab import BREAKS_WITH_580, FAILED, HOOKS, JOURNAL, OLD, Load, Site
 
 CANARY, OTHER = PAIR = ("g1", "g2")
 NGINX = "/etc/nginx/conf.d/dify.conf"
@@ -50,8 +52,8 @@ def test_the_next_run_finishes_the_job_when_the_cause_is_gone(site: Site) -> Non
     site.sh(CANARY, "systemctl disable --quiet breaks.service; rm -r /etc/systemd/system/breaks.service*")
     site.sh(CANARY, "sed -i /^cu_init_error/d /etc/simgpu/profile")
     run = site.upgrade(PAIR, upgrade_on_failure="leave")
-    run.ends(CANARY, "upgraded", wave="resume" if ALL_PHASES else "canary", in_service=True)
-    run.ends(OTHER, "unchanged" if ALL_PHASES else "upgraded")
+    run.ends(CANARY, "upgraded", wave="resume" if ALL else "canary", in_service=True)
+    run.ends(OTHER, "unchanged" if ALL else "upgraded")
     assert "DG855" in run.output, "nothing was said of the upgrade that failed before"
     for host in PAIR:
         site.settled(host, "580")

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import subprocess
 
-from .lab import OLD, SERVER, Load, Site, thorough
+from thorough import thorough
+
+from .lab import OLD, SERVER, Load, Site
 
 ONE, OTHER = PAIR = ("g3", "g4")
 IMAGE = "difyops-demo/simulated-cuda-base:1"

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
+from thorough import ALL
 
 from .lab import BACKUPS, HOME, ROLLBACK, App
 
@@ -15,9 +15,9 @@ from .lab import BACKUPS, HOME, ROLLBACK, App
 OLD, NEW, NEWEST = "1.14.2", "1.17.1", "1.17.2"
 REVISIONS = {OLD: "a1142", NEW: "c1171", NEWEST: "d1172"}
 # Where an upgrade is killed, and killed again when the next run goes on with it, before it is taken back. The last phase, the proof, is
-# that of the run that comes to its end. Those before the data is touched only with DIFYOPS_ALL_PHASES (some five minutes more).
+# that of the run that comes to its end. Those before the data is touched only with DIFYOPS_ALL (some five minutes more).
 KILLED: tuple[tuple[str, ...], ...] = (("migrate", "start"),)
-if os.environ.get("DIFYOPS_ALL_PHASES"):
+if ALL:
     KILLED += (("pull",), ("stop", "backup"))
 
 
