@@ -16,7 +16,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _app_text, _provision_text, _report, _report_text, _upgrade_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _app_text, _provision_text, _report, _report_text, _text, _upgrade_text
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "show": {
@@ -68,20 +68,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             records = [_provision_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
             plan = options["show"] == "provision"
             text = _provision_text.render_plan(records, check) if plan else _provision_text.render_outcome(records, check, _paint)
-            return _reported(result, options["path"], records, text, _provision_text.summarize(records))
+            return _reported(result, options["path"], records, text, _provision_text.RESULTS)
         if options["show"] in ("app", "app_outcome"):
             told = {host: _plain(host, variables["hostvars"][host].get("dify_app_outcome")) for host in hosts}
             records = [_app_text.build_record(host, known[host][0], told[host], in_play(host), check, now) for host in hosts]
             plan = options["show"] == "app"
             text = _app_text.render_plan(records, check) if plan else _app_text.render_outcome(records, check, _paint)
-            return _reported(result, options["path"], records, text, _app_text.summarize(records))
+            return _reported(result, options["path"], records, text, _app_text.RESULTS)
         if options["show"] in ("upgrade", "upgrade_outcome"):
             ended = options["show"] == "upgrade_outcome"
             plan = _upgrade_plan(variables["hostvars"], hosts)
             outcomes = {host: _plain(host, variables["hostvars"][host].get("upgrade_outcome")) or {} for host in hosts}
             records = _upgrade_text.build_records(plan, outcomes, in_play, ended, check, now, _run(variables, now))
             text = _upgrade_text.render_outcome(records, _paint) if ended else _upgrade_text.render_plan(plan, records, check)
-            return _reported(result, options["path"], records, text, _upgrade_text.summarize(records))
+            return _reported(result, options["path"], records, text, _upgrade_text.RESULTS)
         audit = options["show"] == "audit"
         records = []
         for host, (facts, outcome, others) in known.items():
@@ -96,11 +96,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             text = _report_text.render_plan(plans, check)
         else:
             text = _report_text.render_verdict(records, check, _paint)
-        return _reported(result, options["path"], records, text, _report.summarize(records))
+        return _reported(result, options["path"], records, text, _report.RESULTS)
 
 
 def _reported(
-    result: dict[str, Any], path: str | None, records: Sequence[Mapping[str, Any]], text: str, summary: dict[str, int]
+    result: dict[str, Any], path: str | None, records: Sequence[Mapping[str, Any]], text: str, results: Sequence[str]
 ) -> dict[str, Any]:
     """Print a report, write its records where that is wanted, and return the result with them. Raises AnsibleActionFail."""
     Display().display(f"\n{text}\n")
@@ -109,7 +109,7 @@ def _reported(
     result.update(
         changed=False,
         records=records,
-        summary=summary,
+        summary=_text.summarize(records, results),
         failed_hosts=_report.failed_hosts(records),
         # With -v the records of a large fleet would bury the report itself.
         _ansible_verbose_override=True,

@@ -126,15 +126,8 @@ def _without_content(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in plan.items() if key != "env"}, "files": files}
 
 
-def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many hosts came out as what, with ``hosts`` for all of them."""
-    return {"hosts": len(records), **{result: sum(record["result"] == result for record in records) for result in RESULTS}}
-
-
 def _title(records: Sequence[Mapping[str, Any]], check: bool) -> str:
-    counts = summarize(records)
-    told = ", ".join(f"{counts[result]} {_WORDS.get(result, result)}" for result in RESULTS if counts[result]) or "none"
-    return f"DIFY on {_text.count_hosts(len(records))}: {told}{f' ({_text.CHECKED})' if check else ''}"
+    return _text.title("DIFY on", records, _text.count_results(records, _WORDS, RESULTS), check)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------

@@ -145,18 +145,8 @@ def _without_content(document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many hosts came out as what, with ``hosts`` for all of them."""
-    return {"hosts": len(records), **{result: sum(record["result"] == result for record in records) for result in RESULTS}}
-
-
-def _counts(records: Sequence[Mapping[str, Any]]) -> str:
-    counts = summarize(records)
-    return ", ".join(f"{counts[result]} {_WORDS.get(result, result)}" for result in RESULTS if counts[result]) or "none"
-
-
 def _title(records: Sequence[Mapping[str, Any]], check: bool) -> str:
-    return f"PROVISIONING of {_text.count_hosts(len(records))}: {_counts(records)}{f' ({_text.CHECKED})' if check else ''}"
+    return _text.title("PROVISIONING of", records, _text.count_results(records, _WORDS, RESULTS), check)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------

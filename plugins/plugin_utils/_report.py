@@ -242,12 +242,6 @@ def _gpus(nvidia: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "count": names.count(name)} for name in dict.fromkeys(names)]
 
 
-def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many hosts came out as what, with ``hosts`` for all of them."""
-    counts = {result: sum(record["result"] == result for record in records) for result in RESULTS}
-    return {"hosts": len(records), **counts}
-
-
 def failed_hosts(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the hosts that need somebody."""
     return [record["host"] for record in records if not record["ok"]]

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from ansible_collections.difyops.gpu.plugins.plugin_utils._plan_text import render_fleet, render_plan
-from ansible_collections.difyops.gpu.plugins.plugin_utils._report import RESULTS, restore_failure, summarize
-from ansible_collections.difyops.gpu.plugins.plugin_utils._text import CHECKED, WIDTH, count_hosts, host_list, wrap
+from ansible_collections.difyops.gpu.plugins.plugin_utils._report import RESULTS, restore_failure
+from ansible_collections.difyops.gpu.plugins.plugin_utils._text import CHECKED, WIDTH, count_hosts, count_results, host_list, title, wrap
 
 __all__ = ["host_list", "plain", "render_audit", "render_plan", "render_verdict"]
 
@@ -49,17 +49,16 @@ def plain(text: str, _result: str) -> str:
 
 def render_verdict(records: Sequence[Mapping[str, Any]], check: bool, paint: Paint = plain) -> str:
     """Return the table of all hosts, and under it a few lines for each that needs an explanation."""
-    title = f"RESULT for {count_hosts(len(records))}: {_counts(records)}{f' ({CHECKED})' if check else ''}"
     legend = " ".join(f"{short}={name}" for short, name in _LINKS.items() if short != name)
     head = ["HOST", "GPU", "DRIVER", "CUDA", "IMAGE", *_LINKS, "VERDICT"]
-    lines = [title, "", *_table(head, [_cells(record) for record in records], records, paint), "", *wrap(legend, "")]
+    first = title("RESULT for", records, _counts(records), check)
+    lines = [first, "", *_table(head, [_cells(record) for record in records], records, paint), "", *wrap(legend, "")]
     lines += ["ok: good  FAIL: broken  ?: could not be tested  -: not needed, or not reached"]
     return "\n".join([*lines, *_grouped(records, lambda record: [*_explanation(record), *_verdict_warnings(record)])])
 
 
 def _counts(records: Sequence[Mapping[str, Any]]) -> str:
-    counts = summarize(records)
-    return ", ".join(f"{counts[result]} {_RESULT_WORDS.get(result, result)}" for result in RESULTS if counts[result]) or "none"
+    return count_results(records, _RESULT_WORDS, RESULTS)
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:
@@ -206,9 +205,9 @@ def render_audit(records: Sequence[Mapping[str, Any]], fleet: Mapping[str, Any] 
 
     ``fleet`` is the decision over all hosts, None when there is none.
     """
-    title = f"AUDIT of {count_hosts(len(records))}: {_counts(records)} (nothing was changed)"
     head = ["HOST", "GPU", "DRIVER", "CUDA", "TOOLKIT", "ENGINE", "IMAGE", "PLAN", "RESULT"]
-    lines = [title, "", *_table(head, [_audit_cells(record) for record in records], records, paint)]
+    first = f"AUDIT of {count_hosts(len(records))}: {_counts(records)} (nothing was changed)"
+    lines = [first, "", *_table(head, [_audit_cells(record) for record in records], records, paint)]
     for explain in (_audit_explanation, _would_change, _all_warnings):
         lines += _grouped(records, explain)
     if fleet and fleet.get("schema") == 1 and len(records) > 1:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 WIDTH = 120
 CHECKED = "checked, not applied"
@@ -72,3 +73,19 @@ def some_hosts(hosts: Sequence[str]) -> str:
     if len(text) <= _LONG_LIST or len(hosts) <= _NAMED:
         return text
     return f"{host_list(hosts[:_NAMED])} and {len(hosts) - _NAMED} more"
+
+
+def summarize(records: Sequence[Mapping[str, Any]], results: Sequence[str]) -> dict[str, int]:
+    """Return how many hosts came out as what, in the order of `results`, with ``hosts`` for all of them."""
+    return {"hosts": len(records), **{result: sum(record["result"] == result for record in records) for result in results}}
+
+
+def count_results(records: Sequence[Mapping[str, Any]], words: Mapping[str, str], results: Sequence[str]) -> str:
+    """Return how many hosts came out as what; `words` has those results that are told in other words."""
+    counts = summarize(records, results)
+    return ", ".join(f"{counts[result]} {words.get(result, result)}" for result in results if counts[result]) or "none"
+
+
+def title(of: str, records: Sequence[Mapping[str, Any]], told: str, check: bool) -> str:
+    """Return the first line of a report; `told` says how its hosts came out."""
+    return f"{of} {count_hosts(len(records))}: {told}{f' ({CHECKED})' if check else ''}"

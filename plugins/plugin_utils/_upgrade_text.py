@@ -156,15 +156,8 @@ def _seconds(told: Mapping[str, Any]) -> float | None:
     return round(sum(spans), 1) if spans else None
 
 
-def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many hosts came out as what, with ``hosts`` for all of them."""
-    return {"hosts": len(records), **{result: sum(record["result"] == result for record in records) for result in RESULTS}}
-
-
 def _title(records: Sequence[Mapping[str, Any]], check: bool) -> str:
-    counts = summarize(records)
-    told = ", ".join(f"{counts[result]} {_WORDS.get(result, result)}" for result in RESULTS if counts[result]) or "none"
-    return f"DRIVER UPGRADE of {_text.count_hosts(len(records))}: {told}{f' ({_text.CHECKED})' if check else ''}"
+    return _text.title("DRIVER UPGRADE of", records, _text.count_results(records, _WORDS, RESULTS), check)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import driver_scenarios as scenarios
 import pytest
-from ansible_collections.difyops.gpu.plugins.plugin_utils import _provision_text
+from ansible_collections.difyops.gpu.plugins.plugin_utils import _provision_text, _text
 from driver_scenarios import answer, facts, plan, settings, settled
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -207,7 +207,7 @@ def test_colours_do_not_move_the_columns() -> None:
 
 def test_who_has_to_be_looked_after() -> None:
     assert [entry["host"] for entry in OUTCOMES if not entry["ok"]] == ["d", "e", "f"]
-    assert _provision_text.summarize(OUTCOMES)["reboot_required"] == 1
+    assert _text.summarize(OUTCOMES, _provision_text.RESULTS)["reboot_required"] == 1
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_blocked_plan_explains_itself() -> None:
 
 def test_counts_and_the_hosts_to_look_after() -> None:
     records = [record("a", gpu_verdict=verdict()), record("b"), unreachable("c")]
-    assert _report.summarize(records) == {
+    assert _text.summarize(records, _report.RESULTS) == {
         "hosts": 3,
         **dict.fromkeys(_report.RESULTS, 0),
         "proven": 1,
