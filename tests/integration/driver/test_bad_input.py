@@ -157,6 +157,7 @@ def test_a_lock_that_goes_in_time_is_no_matter(bad: DriverHost) -> None:
     assert bad.loaded() == BAD.old
 
 
+@thorough
 def test_a_full_disk_is_said_before_or_ends_with_nothing_half_done(bad: DriverHost) -> None:
     bad.sh("mkdir -p /var/cache/apt/archives; mount -t tmpfs -o size=16k tmpfs /var/cache/apt/archives")
     bad.undo("umount /var/cache/apt/archives 2> /dev/null || true")
@@ -221,6 +222,7 @@ def test_headers_that_nobody_has(bad: DriverHost) -> None:
     assert bad.packages() == {}
 
 
+@thorough
 def test_a_module_that_is_not_built_is_said_and_the_next_run_builds_it(bad: DriverHost) -> None:
     bad.cards(f"dkms_fails={BAD.old}")
     run = bad.provision(version=BAD.old, kernel_modules="dkms").ends("failed", bad.sh("uname -r").strip(), code="DG789")
@@ -258,6 +260,7 @@ def test_nvswitches_and_no_fabric_manager_of_that_version(bad: DriverHost) -> No
     assert bad.packages() == {}
 
 
+@thorough
 def test_nvswitches_and_the_fabric_manager_of_that_version(bad: DriverHost) -> None:
     bad.cards("fabric_manager=", "persistenced=", profile="h100x8-580")
     bad.provision(version=BAD.old).ends("changed")

@@ -171,6 +171,7 @@ def apart(work: Busy) -> Busy:
     return work
 
 
+@thorough
 def test_a_mismatch_is_seen_explained_and_healed_by_the_run_that_may_reboot(apart: Busy) -> None:
     loaded, installed = apart.loaded(), apart.other()
     facts = apart.facts()
