@@ -118,6 +118,7 @@ def test_the_operators_configuration_is_kept_to_the_letter(work: Work) -> None:
     work.provision(toolkit_version=OLD).quiet()
 
 
+@thorough
 def test_a_file_with_comments_is_refused_and_replaced_only_by_consent(work: Work) -> None:
     text = '{\n  // ours\n  "log-driver": "json-file"\n}\n'
     work.wrote(text)
@@ -198,6 +199,7 @@ def test_a_run_that_is_killed_while_the_engine_restarts_is_finished_by_the_next(
     work.provision(**wishes).quiet()
 
 
+@thorough
 def test_a_container_that_does_not_start_again_is_named(work: Work) -> None:
     # It starts once, and never again.
     once = "sh -c 'test -e /tmp/once && exit 7; touch /tmp/once; exec sleep infinity'"
@@ -385,6 +387,7 @@ def test_packages_of_two_versions_are_brought_together(work: Work) -> None:
     assert work.state("dify") == before
 
 
+@thorough
 def test_a_hold_of_somebody_else_is_named_and_replaced_where_that_is_wished(work: Work) -> None:
     # Without the mark of ours, a hold is of somebody else.
     unhold = f"apt-mark unhold {' '.join(FOUR)} > /dev/null"
