@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from thorough import ALL
+from thorough import thorough
 
 from .lab import BACKUPS, HOME, ROLLBACK, App
 
@@ -15,10 +15,8 @@ from .lab import BACKUPS, HOME, ROLLBACK, App
 OLD, NEW, NEWEST = "1.14.2", "1.17.1", "1.17.2"
 REVISIONS = {OLD: "a1142", NEW: "c1171", NEWEST: "d1172"}
 # Where an upgrade is killed, and killed again when the next run goes on with it, before it is taken back. The last phase, the proof, is
-# that of the run that comes to its end. Those before the data is touched only with DIFYOPS_ALL (some five minutes more).
-KILLED: tuple[tuple[str, ...], ...] = (("migrate", "start"),)
-if ALL:
-    KILLED += (("pull",), ("stop", "backup"))
+# that of the run that comes to its end.
+KILLED = (("migrate", "start"), ("pull",), ("stop", "backup"))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +50,7 @@ def test_an_upgrade_that_fails_half_way_brings_everything_back(old: App) -> None
     assert secrets.items() <= old.secrets().items()
 
 
+@thorough
 def test_a_release_that_never_gets_healthy_brings_the_former_one_back(old: App) -> None:
     old.fault(f"{NEW}:never_healthy")
     run = old.deploy(dify_version=NEW, dify_start_timeout=25).fails("DG914", "api")
@@ -70,6 +69,7 @@ def test_check_mode_says_what_an_upgrade_would_do(old: App) -> None:
     assert run.plan["downtime"] is True and old.state() == before
 
 
+@thorough
 @pytest.mark.parametrize("phases", KILLED, ids="-".join)
 def test_an_upgrade_that_was_killed_is_taken_back(old: App, phases: tuple[str, ...]) -> None:
     """Killed at the beginning of a phase; the next run, for the former release, ends with that one whole."""

@@ -15,12 +15,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from thorough import thorough
 
 from .lab import ADMIN, BACKUPS, HOME, App, Deployment
 
 REGISTRATION = f"{HOME}/model_server/api_key.sha256"
 
 
+@thorough
 def test_another_key_of_the_image_service_comes_to_dify(both: App, deployed: Deployment) -> None:
     deployed.ok()
     key = "Rotated1key2of3the4server"
@@ -116,6 +118,7 @@ def test_a_dify_that_is_there_already_gets_the_models(kept: App) -> None:
     assert "Wrong1password2" not in wrong.shown
 
 
+@thorough
 def test_taking_it_away_keeps_the_data_for_the_next_time(kept: App) -> None:
     secrets = kept.secrets()
     plan = kept.deploy("--check", dify_app_state="absent").ok().plan
