@@ -7,6 +7,8 @@ The tests of a family follow each other: each begins where the one before has en
 """
 from __future__ import annotations
 
+from thorough import thorough
+
 from .families import GENUINE
 from .lifecycle import Life
 
@@ -36,6 +38,7 @@ def test_the_pin_holds_against_a_newer_version(life: Life) -> None:
     life.stays()
 
 
+@thorough
 def test_removal_leaves_the_host_as_it_was(life: Life) -> None:
     life.host.heal()
     life.is_removed()
