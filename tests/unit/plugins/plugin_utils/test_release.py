@@ -95,7 +95,13 @@ def test_what_is_no_file_is_told(tmp_path):
 
 
 # The parameters have names: what gzip writes holds the hour, and each process of a parallel run has to collect the same tests.
-NO_ARCHIVES = {"empty": b"", "page": b"<html>404</html>", "gzip-empty": gzip.compress(b""), "gzip-text": gzip.compress(b"no tar"), "gzip-zeros": gzip.compress(b"\0" * 2048)}
+NO_ARCHIVES = {
+    "empty": b"",
+    "page": b"<html>404</html>",
+    "gzip-empty": gzip.compress(b""),
+    "gzip-text": gzip.compress(b"no tar"),
+    "gzip-zeros": gzip.compress(b"\0" * 2048),
+}
 
 
 @pytest.mark.parametrize("content", list(NO_ARCHIVES.values()), ids=list(NO_ARCHIVES))
