@@ -36,15 +36,29 @@ def test_a_canary_that_fails_its_proof_is_rolled_back(site: Site) -> None:
 
 
 @thorough
+def test_a_canary_that_is_left_as_it_is_stays_out_until_the_next_run(site: Site) -> None:
+    run = site.upgrade(PAIR, upgrade_on_failure="leave")
+    run.ends(CANARY, "failed", code="DG314", phase="serve", in_service=False)
+    run.ends(OTHER, "not_run", CANARY, code="DG856")
+    assert site.loaded(CANARY).startswith("580.") and site.states()[CANARY] != "UP", site.states()
+    site.settled(OTHER, "535")
+    # The next run may choose otherwise.
+    run = site.upgrade([CANARY])
+    run.ends(CANARY, "rolled_back", wave="resume", code="DG314", in_service=True)
+    site.settled(CANARY, "535")
+
+
+@thorough
 def test_a_way_back_that_fails_leaves_its_host_out_and_is_tolerated_where_that_is_said(site: Site) -> None:
-    """What was saved is gone when it is needed."""
+    """What was saved is gone when it is needed; and after a canary there is a pause, even after one that failed."""
     gone = f"cat >> /etc/systemd/system/breaks.service.d/gone.conf <<'END'\n[Service]\nExecStart=rm -r {Path(JOURNAL).parent}/packages\nEND"
     site.sh(CANARY, f"mkdir /etc/systemd/system/breaks.service.d\n{gone}")
-    run = site.upgrade(PAIR, upgrade_canary=0, upgrade_serial=1, upgrade_tolerated_failures=1)
+    run = site.upgrade(PAIR, upgrade_canary=1, upgrade_canary_pause=2, upgrade_tolerated_failures=1)
     run.ends(CANARY, "failed", "then, on the way back", "upgrade_on_failure: leave", code="DG853", phase="rollback", in_service=False)
     assert "DG855" in run.output, "nothing was said of the upgrade that failed before"
     assert site.states()[CANARY] != "UP", site.states()
-    run.ends(OTHER, "upgraded", wave="2")
+    assert "Pausing for 2 seconds" in run.output
+    run.ends(OTHER, "upgraded", wave="1")
     site.settled(OTHER, "580")
 
 
