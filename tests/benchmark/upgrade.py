@@ -46,13 +46,13 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=4, choices=range(2, len(ALIKE) + 1))
     parser.add_argument("--batch", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
+    hosts = ALIKE[: options.hosts]
     with tempfile.TemporaryDirectory() as folder:
         site = Site(FLEET, Path(folder))
         started = site.simhost("up", timeout_s=1800)
         try:
             site.begin()
             # The first run on a host also builds the image for the new driver: both are measured with it there.
-            hosts = ALIKE[: options.hosts]
             seconds(site, hosts, options.batch)
             site.old(*hosts)
             one = seconds(site, hosts[:1], 1)
@@ -61,6 +61,8 @@ def main() -> int:
         finally:
             if "started" in started:
                 site.simhost("down")
+            else:
+                site.old(*hosts)
     batches = math.ceil(options.hosts / options.batch)
     factor = fleet / (batches * one)
     told = f"{options.hosts} hosts in batches of {options.batch} {fleet:.0f} s"

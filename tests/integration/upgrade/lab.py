@@ -25,7 +25,7 @@ HOSTS = ("g1", "g2", "g3", "g4", "g5", "g6")
 FULL = ("g1", "g3")
 REPACK = """
 mkdir -p /srv/repack/partial
-apt-get -qq --yes --no-install-recommends --download-only --option Dir::Cache::archives=/srv/repack install dpkg-repack > /dev/null
+apt-get -qq --yes --no-install-recommends --reinstall --download-only -o Dir::Cache::archives=/srv/repack install dpkg-repack > /dev/null
 tar -C /srv/repack -c .
 rm -r /srv/repack
 """
@@ -188,7 +188,7 @@ class Site(Fleet):
         return self._fingerprint
 
     def begin(self) -> None:
-        """Start the balancer, and the service on every host."""
+        """Start the balancer, and the service on every host, also where both were before."""
         for host in FULL:
             self.sh(host, "apt-get -qq update")
         repack = subprocess.run(["docker", "exec", self.container(FULL[0]), "sh", "-ec", REPACK], check=True, capture_output=True).stdout
