@@ -90,6 +90,9 @@ def test_nginx_is_told_as_well(site: Site) -> None:
     assert run.rc == 0, run.output
     assert site.sh("lb", f"cat {NGINX}") == upstream.strip()
     run = site.play(CANARY, include, vars={**variables, "upgrade_nginx_check": ["false"]})
-    assert run.rc != 0 and "nginx refuses its configuration" in site.text(run.output), run.output
-    assert site.sh("lb", f"cat {NGINX}") == upstream.strip(), "the file was not put back"
+    assert run.rc != 0 and "nginx does not take its configuration" in site.text(run.output), run.output
+    assert site.sh("lb", f"cat {NGINX}") == upstream.strip(), "the line was not put back"
+    # One server's name begins another's.
+    run = site.play(CANARY, include, vars={**variables, "upgrade_nginx_server": "10.0.0.2:800"})
+    assert run.rc != 0 and "has no line `server 10.0.0.2:800`" in site.text(run.output), run.output
     site.sh("lb", "systemctl stop nginx")
