@@ -37,9 +37,11 @@ def test_a_canary_that_fails_its_proof_is_rolled_back(site: Site) -> None:
 
 @thorough
 def test_a_canary_that_is_left_as_it_is_stays_out_until_the_next_run(site: Site) -> None:
-    run = site.upgrade(PAIR, upgrade_on_failure="leave")
+    # Though its failure is tolerated, there is no room for the other one.
+    run = site.upgrade(PAIR, upgrade_on_failure="leave", upgrade_tolerated_failures=1, upgrade_max_unavailable=1)
     run.ends(CANARY, "failed", code="DG314", phase="serve", in_service=False)
     run.ends(OTHER, "not_run", CANARY, code="DG856")
+    assert "no more than 1 may be at once" in site.text(run.output)
     assert site.loaded(CANARY).startswith("580.") and site.states()[CANARY] != "UP", site.states()
     site.settled(OTHER, "535")
     # The next run may choose otherwise.
