@@ -4,7 +4,8 @@
 """Run the checks of the project, cheapest first, and end with one summary line.
 
 A stage is a list of steps, a step is one program. All steps of a stage run; after a stage with a failure no other stage starts,
-unless --keep-going is given. What a step prints is shown when it fails, or at once for the steps that take minutes.
+unless --keep-going is given. What a step prints is shown when it fails, or at once for the steps that take minutes. The last lines
+name what failed, so that they are enough where nothing else was kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,18 +26,21 @@ import tree
 
 PYTHON = sys.executable
 LOGS = tree.CACHE / "logs"
+REASON = 600  # characters of it in the last lines; all of it stands above them
 
 
 @dataclasses.dataclass
 class Count:
-    """How many tests passed, failed and were skipped."""
+    """How many tests passed, failed and were skipped, and of those that failed, one line each: its name and the reason."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+        numbers = (self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+        return Count(*numbers, self.failures + other.failures)
 
     def __str__(self) -> str:
         parts = [f"{self.failed} failed"] if self.failed else []
@@ -57,11 +62,13 @@ class Step:
 
 
 def _count(step: Step, status: int) -> Count:
-    count = Count(1, 0) if status == 0 else Count(0, 1)
+    count = Count(1)
     if step.report and step.report.is_file():
         count = _junit(step.report) if step.report.suffix == ".xml" else Count(**json.loads(step.report.read_text()))
-        if status and not count.failed:
-            count += Count(0, 1)  # the tests passed, the program around them did not
+    elif status:
+        count = Count()
+    if status and not count.failed:  # also where its tests passed: the program around them did not
+        count += Count(failed=1, failures=[f"{step.name}: ended with {status}"])
     return count
 
 
@@ -70,8 +77,13 @@ def _junit(path: Path) -> Count:
     for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314  written by our own pytest a moment ago
         tests, failed, skipped = (int(suite.get(key, "0")) for key in ("tests", "failures", "skipped"))
         failed += int(suite.get("errors", "0"))
-        total += Count(tests - failed - skipped, failed, skipped)
+        total += Count(tests - failed - skipped, failed, skipped, [line for case in suite.iter("testcase") for line in _failures(case)])
     return total
+
+
+def _failures(case: ElementTree.Element) -> list[str]:
+    reasons = [" ".join(bad.get("message", "").split()) for bad in case if bad.tag in ("failure", "error")]
+    return [f"{case.get('classname')}::{case.get('name')}: {textwrap.shorten(reason, REASON)}" for reason in reasons]
 
 
 def _environment() -> dict[str, str]:
@@ -100,8 +112,9 @@ def run_step(stage: str, step: Step) -> Count:
                 step.command, cwd=step.cwd, env=_environment() | step.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         except OSError as error:
-            print(f"  {step.name}: FAILED: {error.strerror}: {step.command[0]}", flush=True)
-            return Count(0, 1)
+            reason = f"{step.name}: {error.strerror}: {step.command[0]}"
+            print(f"  FAILED: {reason}", flush=True)
+            return Count(failed=1, failures=[reason])
         with process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -256,7 +269,7 @@ def main() -> int:
         total += count
     not_run = sum(line.endswith("not run") for line in lines)
     stages = f"{len(lines) - not_run} stages" + (f", {not_run} not run" if not_run else "")
-    print("\n" + "\n".join(lines))
+    print("\n" + "\n".join([*lines, *(f"failed: {failure}" for failure in total.failures)]))
     print(f"===== {total} in {time.monotonic() - started:.2f}s ({stages}) =====")
     return 1 if total.failed else 0
 

@@ -232,7 +232,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--core", action="append", choices=list(CORES), help="only this ansible-core (may be given more than once)")
     parser.add_argument("--jobs", type=int, default=max(1, min(4, os.cpu_count() or 1)), help="how many at the same time")
-    parser.add_argument("--count-file", type=Path, help="write {passed, failed} as JSON here")
+    parser.add_argument("--count-file", type=Path, help="write {passed, failed, failures} as JSON here")
     parser.add_argument("arguments", nargs="*", help="handed to ansible-test sanity, for example: -- --test pylint")
     options = parser.parse_args()
     pythons = find_pythons()
@@ -246,6 +246,7 @@ def main() -> int:
     print(f"Python: {', '.join(pythons)}", flush=True)
     link_pythons(pythons)
     passed = failed = 0
+    problems: list[str] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(lambda name: check(name, pythons, options.arguments), options.core or list(CORES)):
             note = f"; not checked on Python {', '.join(result.not_checked)}: not installed here" if result.not_checked else ""
@@ -253,10 +254,11 @@ def main() -> int:
             print(f"ansible-core {CORES[result.core].pin:10} {verdict:6} {result.tests} tests in {result.seconds:.0f}s{note}", flush=True)
             for problem in result.problems:
                 print(f"    {problem}", flush=True)
+            problems += [f"ansible-core {CORES[result.core].pin}: {problem}" for problem in result.problems]
             failed += result.failed
             passed += max(0, result.tests - result.failed)
     if options.count_file:
-        options.count_file.write_text(json.dumps({"passed": passed, "failed": failed}))
+        options.count_file.write_text(json.dumps({"passed": passed, "failed": failed, "failures": problems}))
     if failed:
         print(f"The full output is in {HOME.relative_to(tree.REPOSITORY)}/<core>.log")
     return 1 if failed else 0

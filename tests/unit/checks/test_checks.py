@@ -174,14 +174,22 @@ def test_role_variables_must_agree() -> None:
 
 def test_junit_reports_are_added_up(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    suites = '<testsuite tests="5" failures="1" errors="1" skipped="1"/><testsuite tests="2" skipped="0"/>'
+    bad = '<testcase classname="t.a" name="x[1]"><failure message="assert 1 == 2&#10;  more">the trace</failure></testcase>'
+    worse = '<testcase classname="t.a" name="y"><error message="gone"/></testcase><testcase classname="t.a" name="z"/>'
+    suites = f'<testsuite tests="5" failures="1" errors="1" skipped="1">{bad}{worse}</testsuite><testsuite tests="2" skipped="0"/>'
     report.write_text(f"<testsuites>{suites}</testsuites>")
-    assert run_all._junit(report) == run_all.Count(passed=4, failed=2, skipped=1)
+    failures = ["t.a::x[1]: assert 1 == 2 more", "t.a::y: gone"]
+    assert run_all._junit(report) == run_all.Count(passed=4, failed=2, skipped=1, failures=failures)
 
 
 @pytest.mark.parametrize(
     ("command", "expected"),
-    [(["true"], run_all.Count(1, 0)), (["false"], run_all.Count(0, 1)), (["/nowhere/to/be/found"], run_all.Count(0, 1))],
+    [
+        (["true"], run_all.Count(1)),
+        (["false"], run_all.Count(failed=1, failures=["step: ended with 1"])),
+        (["/nowhere/to/be/found"], run_all.Count(failed=1, failures=["step: No such file or directory: /nowhere/to/be/found"])),
+    ],
+    ids=["well", "badly", "not at all"],
 )
 def test_a_step_counts_by_how_its_program_ended(
     command: list[str], expected: run_all.Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,7 +202,15 @@ def test_a_program_that_fails_around_passing_tests_is_a_failure(tmp_path: Path, 
     monkeypatch.setattr(run_all, "LOGS", tmp_path)
     report = tmp_path / "count.json"
     step = run_all.Step("step", ["bash", "-c", f"echo '{{\"passed\": 3}}' > {report}; exit 1"], cwd=tmp_path, report=report)
-    assert run_all.run_step("stage", step) == run_all.Count(passed=3, failed=1)
+    assert run_all.run_step("stage", step) == run_all.Count(passed=3, failed=1, failures=["step: ended with 1"])
+
+
+def test_the_last_lines_name_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run_all, "LOGS", tmp_path)
+    monkeypatch.setattr(run_all, "STAGES", {"one": lambda: [run_all.Step("a step", ["false"], cwd=tmp_path)], "two": list})
+    monkeypatch.setattr("sys.argv", ["run_all.py"])
+    assert run_all.main() == 1
+    assert capsys.readouterr().out.splitlines()[-2:-1] == ["failed: a step: ended with 1"]
 
 
 def test_module_executions_are_counted_by_host(tmp_path: Path) -> None:
