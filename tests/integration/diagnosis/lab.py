@@ -60,12 +60,13 @@ def collections_path() -> str:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How one task ended on one host."""
+    """How one task ended on one host, seconds after it began on the first."""
 
     host: str
     task: str
     action: str
     status: str
+    seconds: float
     result: dict[str, Any]
 
 
@@ -338,8 +339,17 @@ class Host:
         ).strip()
         if name == CONTAINER:
             # Under load the engine may take a moment until it lets a program in.
-            self._sh(f"for try in 1 2 3 4 5; do docker exec {name} true && exit; sleep 0.3; done; exit 1")
+            self._sh(f"for try in $(seq 50); do docker exec {name} true && exit; sleep 0.3; done; exit 1")
         return started
+
+    def user(self, name: str) -> str:
+        """Make a user who may log in and nothing else, and return the name. The test over, nobody of this name is left."""
+        self.sh(f"useradd --create-home {name}; install -d -o {name} -m 700 /home/{name}/.ssh; "
+                f"install -o {name} -m 600 ~root/.ssh/authorized_keys /home/{name}/.ssh/authorized_keys")
+        # The user's processes take a moment to end, and may be followed by the last ones of the session.
+        again = f"pkill -KILL -u {name} || true; userdel --remove {name} 2> /dev/null && exit; sleep 0.2"
+        self.undo(f"for try in $(seq 50); do {again}; done; exit 1")
+        return name
 
     def build(self, tag: str, dockerfile: str) -> str:
         """Build an image from a few lines, kept for the session, and return its reference."""

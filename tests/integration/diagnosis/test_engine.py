@@ -160,9 +160,9 @@ def test_container_does_not_run(diag: Host, command: str, seen: str) -> None:
 
 @produces("DG205")
 def test_container_keeps_ending(cli: Host) -> None:
-    cli.start("it", "--restart always", command="python3 -c 'import sys; sys.exit(3)'")
-    # After five ends the engine waits for seconds before the next start.
-    state = "{{.State.Status}} {{ge .RestartCount 5}}"
+    cli.start("it", "--restart always", command="sh -c 'exit 3'")
+    # The engine waits twice as long after each end: by now far longer than the modules take to look.
+    state = "{{.State.Status}} {{ge .RestartCount 7}}"
     cli.sh(f"until [ \"$(docker inspect --format '{state}' it)\" = 'restarting true' ]; do sleep 0.1; done")
     cli.check("it").breaks("engine", "DG205", "docker logs it", seen="restarting (exit status 3)")
 
@@ -207,14 +207,22 @@ def test_container_was_started_without_a_gpu(cli: Host) -> None:
 RUNTIMES = {name: {"path": "/usr/sbin/runc"} for name in ("nvidia", "other")}
 
 
+def with_runtimes(host: Host, *names: str) -> None:
+    """Wait until the engine has taken over these of them and no other: a reload is over before its work is."""
+    known = "docker info --format '{{range $name, $runtime := .Runtimes}}{{println $name}}{{end}}' | grep -xE 'nvidia|other' | xargs"
+    host.sh(f"for try in $(seq 100); do [ \"$({known})\" != '{' '.join(names)}' ] || exit 0; sleep 0.1; done; {known}; exit 1")
+
+
 @produces("DG211")
 def test_nvidia_runtime_is_gone(diag: Host) -> None:
     configure(diag, reload=True, runtimes=RUNTIMES, **FEATURES)
+    with_runtimes(diag, "nvidia", "other")
     diag.start("it", "--runtime nvidia", *legacy(diag), gpu=False, command=IDLE)
     before = diag.check("it").verdict
     assert before["overall"] == "proven"
     assert "runtime nvidia" in next(link["seen"] for link in before["links"] if link["link"] == "toolkit")
     write_config(diag, json.dumps({**FEATURES, "runtimes": {"other": RUNTIMES["other"]}}), "reload")
+    with_runtimes(diag, "other")
     # The container was given its GPU before, and still computes with it: what a new one would not get is worth a warning.
     after = diag.check("it")
     assert after.verdict["overall"] == "proven"
@@ -225,5 +233,6 @@ def test_nvidia_runtime_is_gone(diag: Host) -> None:
 def test_runtime_lost_its_device_rules(diag: Host) -> None:
     # The nodes mounted and not granted: what a container of the runtime is left with when its rules are made anew without the GPU.
     configure(diag, reload=True, runtimes=RUNTIMES, **FEATURES)
+    with_runtimes(diag, "nvidia", "other")
     diag.start("it", "--runtime nvidia", *(option.replace("--device ", "--volume ") for option in legacy(diag)), gpu=False, command=IDLE)
     diag.check("it").breaks("device", "DG302", "recreate the container", "CDI", seen="EPERM", also=("cuda",))

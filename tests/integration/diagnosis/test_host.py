@@ -188,7 +188,7 @@ def test_nvml_reports_an_error(host: Host) -> None:
 @produces("DG109", "DG713")
 def test_nvml_does_not_answer(host: Host, where: str) -> None:
     host.fault(f"hang={where}")
-    found = host.check(facts={"timeout": 2})
+    found = host.check(facts={"timeout": 5})
     found.breaks("nvml", "DG109", "reboot the host", seen="no answer in time")
     found.warns("DG109")
     found.blocks("DG713")
@@ -252,9 +252,6 @@ def test_toolkit_packages_are_of_two_versions(diag: Host) -> None:
 
 @produces("DG116")
 def test_facts_are_gathered_without_root(diag: Host) -> None:
-    diag.sh("useradd --create-home watcher; install -d -o watcher -m 700 /home/watcher/.ssh; "
-            "install -o watcher -m 600 ~root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys")
-    diag.undo("pkill -KILL -u watcher; sleep 0.2; userdel --remove watcher 2> /dev/null")
-    found = diag.check(play={"vars": {"ansible_user": "watcher"}})
+    found = diag.check(play={"vars": {"ansible_user": diag.user("watcher")}})
     found.warns("DG116", "without root")
     assert found.facts["gpus"][0]["name"] == "NVIDIA A10 (simulated)"

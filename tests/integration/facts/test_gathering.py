@@ -60,10 +60,9 @@ def test_when_facts_are_gathered(diag: Host, modules: str) -> None:
 
 
 def test_as_an_unprivileged_user(host: Host) -> None:
-    host.sh("useradd --create-home watcher; install -d -o watcher -m 700 /home/watcher/.ssh; "
-            "install -o watcher -m 600 ~root/.ssh/authorized_keys /home/watcher/.ssh/authorized_keys; chmod 600 /etc/docker/daemon.json")
-    host.undo("pkill -KILL -u watcher; sleep 0.2; userdel --remove watcher 2> /dev/null; chmod 644 /etc/docker/daemon.json")
-    run = host.fleet.play(host.name, {FACTS: {}}, vars={"ansible_user": "watcher"})
+    host.sh("chmod 600 /etc/docker/daemon.json")
+    host.undo("chmod 644 /etc/docker/daemon.json")
+    run = host.fleet.play(host.name, {FACTS: {}}, vars={"ansible_user": host.user("watcher")})
     assert run.rc == 0, run.output
     facts = run.of(FACTS)["ansible_facts"]["nvidia"]
     assert facts["gpus"][0]["name"] == NAME, "a device file of the driver is everybody's"
@@ -73,16 +72,23 @@ def test_as_an_unprivileged_user(host: Host) -> None:
     assert "DG116" in {warning["code"] for warning in facts["warnings"]}
 
 
+LIMIT = 6  # seconds
+
+
+def ends_in_time(run: Run) -> None:
+    """Assert that the driver was waited for once, and not once for each source: no other is sent into it after the first."""
+    assert LIMIT <= run.results[0].seconds < 2 * LIMIT, run.results[0]
+
+
 @pytest.mark.parametrize("where", ["nvml_init", "nvml_query"])
 def test_a_hanging_driver_does_not_hang_the_play(host: Host, where: str) -> None:
     host.fault(f"hang={where}")
-    run = host.fleet.play(host.name, {FACTS: {"timeout": 3}}, {"name": "Go on", "ansible.builtin.debug": {"msg": "the play goes on"}})
+    run = host.fleet.play(host.name, {FACTS: {"timeout": LIMIT}}, {"name": "Go on", "ansible.builtin.debug": {"msg": "the play goes on"}})
     assert run.rc == 0 and "the play goes on" in run.output
     facts = run.of(FACTS)["ansible_facts"]["nvidia"]
     assert facts["nvml"]["error"]["name"] == "TIMEOUT" and facts["nvml"]["error"]["code"] is None
     assert facts["nvml"]["source"] == "sysfs"
-    # One limit and not one for each source: no other is sent into the same driver.
-    assert run.seconds < 3 + 5, f"{run.seconds:.1f} s"
+    ends_in_time(run)
     assert facts["gpus"][0]["pci_address"] == "0000:3b:00.0" and facts["driver"]["loaded"]["version"] == "535.274.02"
     assert facts["engine"]["running"] is True, "what the driver has no part in is known"
 
@@ -91,11 +97,11 @@ def test_a_hanging_driver_while_facts_are_gathered(diag: Host) -> None:
     diag.fault("hang=nvml_init")
     run = diag.fleet.play(
         "diag", SHOW, gather_facts=True, environ={"ANSIBLE_FACTS_MODULES": FACTS},
-        module_defaults={FACTS: {"timeout": 3}},
+        module_defaults={FACTS: {"timeout": LIMIT}},
     )
     facts = shown(run)
     assert facts["nvidia"]["nvml"]["error"]["name"] == "TIMEOUT"
-    assert run.seconds < 3 + 5, f"{run.seconds:.1f} s"
+    ends_in_time(run)
 
 
 def test_a_host_without_any_of_it(genuine: Host) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import typing as t
 
 from ansible.plugins.callback import CallbackBase
@@ -30,10 +31,15 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "task_results"
     CALLBACK_NEEDS_ENABLED = True
 
+    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
+        self._started = time.monotonic()
+
     def _keep(self, result: t.Any, status: str) -> None:
         # ansible-core 2.19 gave the parts of a result public names; the older ones are gone from 2.23 on.
         host, task, data = (getattr(result, name, None) or getattr(result, f"_{name}") for name in ("host", "task", "result"))
-        line = {"host": host.get_name(), "task": task.get_name(), "action": task.action, "status": status, "result": data}
+        seconds = round(time.monotonic() - self._started, 3)
+        line = {"host": host.get_name(), "task": task.get_name(), "action": task.action, "status": status}
+        line |= {"seconds": seconds, "result": data}
         with open(os.environ["TASK_RESULTS_FILE"], "a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=str) + "\n")
 

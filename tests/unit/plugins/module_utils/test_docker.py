@@ -314,7 +314,7 @@ def test_sdk_exec_that_takes_too_long(daemon):
     begin = time.monotonic()
     with pytest.raises(_docker.DockerTimeout, match="container c was not over within 1 seconds"):
         _docker.connect(5).exec("c", ["sleep"], b"", 1)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 20
 
 
 def test_sdk_exec_in_a_container_that_does_not_run(daemon):
@@ -328,7 +328,7 @@ def test_sdk_with_a_silent_engine(daemon):
     begin = time.monotonic()
     with pytest.raises(_docker.DockerUnavailable, match="does not answer"):
         _docker.connect(1)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
 
 
 def test_sdk_with_an_engine_that_fails(daemon):

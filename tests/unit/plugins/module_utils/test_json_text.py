@@ -250,10 +250,10 @@ def test_it_says_where_a_text_is_wrong(text, words):
 
 
 def test_a_string_without_end_costs_no_time():
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(_json_text.JsonError):
         _json_text.parse('{"a": "' + "x\\n" * 200_000)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(("path", "where"), [("b.c", "line 2, column 2 and line 4, column 2"), ("b", "line 2, column 2")])

@@ -263,7 +263,7 @@ def test_a_program_that_hangs_and_ignores_signals(tmp_path):
     begin = time.monotonic()
     guard = _observer.Guard("nvidia-smi", Leftovers(str(tmp_path)), 0.5)
     observation = _smi.observe(guard, [], 0, [str(tmp_path)])
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15
     assert observation.hung
     assert observation.error["name"] == "TIMEOUT"
 

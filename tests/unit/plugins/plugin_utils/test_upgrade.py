@@ -294,8 +294,8 @@ def test_a_thousand_hosts_take_seconds():
     document = host()
     decided = {"nvidia": document, "gpu_driver": plan(document, settings(branch="580"))}
     variables = {"ansible_facts": decided, "upgrade_saving": SAVED, "upgrade_served": True}
-    started = time.monotonic()
+    started = time.process_time()
     made_of_many = decide({f"gpu-{number:04d}": variables for number in range(1000)}, serial="10%", max_unavailable="10%")
     _records, text = read(made_of_many)
-    assert time.monotonic() - started < 5 and len(made_of_many["order"]) == 1000
+    assert time.process_time() - started < 5 and len(made_of_many["order"]) == 1000
     assert "gpu-[0000:0999]" in text and len(text.splitlines()) < 60, text
