@@ -181,6 +181,16 @@ def test_with_live_restore_a_restart_cuts_nobody_off(work: Work) -> None:
     work.proven()
 
 
+def test_the_runtime_of_before_cdi_is_known_when_the_run_is_over(work: Work) -> None:
+    before = work.state("dify")
+    run = work.provision(toolkit_version=OLD, toolkit_injection="runtime").ends("changed")
+    assert run.first("toolkit")["activation"] == "reload", run.first("toolkit")
+    work.start("legacy", *LEGACY, gpu=False)
+    work.proven("legacy")
+    assert work.state("dify") == before, "a reload stops nobody"
+    work.provision(toolkit_version=OLD, toolkit_injection="runtime").quiet()
+
+
 def test_a_run_that_is_killed_while_the_engine_restarts_is_finished_by_the_next(work: Work) -> None:
     before = states(work, "dify")
     wishes = {"toolkit_version": OLD, "engine_daemon_config": OTHER_LOG, "engine_restart": "if_needed"}
