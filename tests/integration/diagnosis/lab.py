@@ -284,7 +284,7 @@ class Host:
         self.touched = True
         return self._sh(script)
 
-    def _sh(self, script: str, timeout_s: float = 120) -> str:
+    def _sh(self, script: str, timeout_s: float = 600) -> str:
         argv = ["docker", "exec", "-i", self.container, "sh", "-e"]
         done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=timeout_s, input=script)
         assert done.returncode == 0, f"{self.name}: {script}\n{done.stdout}{done.stderr}"

@@ -12,6 +12,8 @@ from .lab import SECOND_GPU, Host, legacy
 
 produces = pytest.mark.produces
 IDLE = "sleep infinity"
+# A container that was just started may take a moment until the engine lets a program in.
+LETS_IN = "until docker exec it true; do sleep 0.1; done"
 SPEC = "/var/run/cdi/nvidia.yaml"
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libcuda.so"
 # The kernel has two ways to keep a container from a device: a file that can be written (1), a program that can only be replaced (2).
@@ -24,7 +26,7 @@ CGROUP_1 = Path("/sys/fs/cgroup/devices").is_dir()
 @produces("DG301")
 def test_device_file_is_missing(cli: Host) -> None:
     cli.start("it", command=IDLE)
-    cli.sh("docker exec --user 0 it rm /dev/nvidia0")
+    cli.sh(f"{LETS_IN}; docker exec --user 0 it rm /dev/nvidia0")
     cli.check("it").breaks("device", "DG301", "nvidia-modprobe -u -c 0", seen="/dev/nvidia<number>", also=("cuda",))
 
 
@@ -40,7 +42,7 @@ def test_access_is_revoked_while_the_container_runs(diag: Host) -> None:
 @produces("DG303")
 def test_device_file_may_not_be_opened_by_this_user(diag: Host) -> None:
     diag.start("it", command=IDLE)
-    diag.sh("docker exec --user 0 it chmod 600 /dev/nvidia0")
+    diag.sh(f"{LETS_IN}; docker exec --user 0 it chmod 600 /dev/nvidia0")
     diag.check("it").breaks("device", "DG303", "/dev/nvidia0", "mode", seen="EACCES", also=("cuda",))
 
 

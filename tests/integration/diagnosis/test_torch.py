@@ -216,13 +216,13 @@ def test_computing_is_prohibited(cli: Host) -> None:
 @produces("DG506")
 def test_probe_hangs_in_the_driver(host: Host) -> None:
     host.fault("hang=cu_init")
-    host.check(timeout_s=8).breaks("cuda", "DG506", "the driver hangs", seen="timed out in stage cuinit")
+    host.check(timeout_s=15).breaks("cuda", "DG506", "the driver hangs", seen="timed out in stage cuinit")
 
 
 @produces("DG506")
 def test_import_of_pytorch_takes_too_long(cli: Host) -> None:
     cli.start("it", image=patched(cli, "slow", append("__init__.py", "import time", "time.sleep(60)")), command=IDLE)
-    cli.check("it", timeout_s=8).breaks("torch", "DG506", "raise timeout_s", seen="timed out in stage torch", overall="unproven")
+    cli.check("it", timeout_s=15).breaks("torch", "DG506", "raise timeout_s", seen="timed out in stage torch", overall="unproven")
 
 
 @produces("DG507")
@@ -260,7 +260,8 @@ def test_computation_runs_silently_on_the_cpu(cli: Host) -> None:
 
 @produces("DG512")
 def test_service_does_not_use_the_gpu(cli: Host) -> None:
-    cli.start("it", "--health-cmd true --health-interval 1s", command=IDLE)
+    # Once it is healthy nobody looks again: a check that is about to start is a process that cannot be looked at.
+    cli.start("it", "--health-cmd true --health-interval 1h --health-start-period 1h --health-start-interval 1s", command=IDLE)
     cli.sh("until [ $(docker inspect --format '{{.State.Health.Status}}' it) = healthy ]; do sleep 0.1; done")
     found = cli.check("it", health=True)
     assert found.verdict["overall"] == "proven"
@@ -272,7 +273,7 @@ def test_service_does_not_use_the_gpu(cli: Host) -> None:
 
 @pytest.mark.parametrize(
     ("factor", "code", "words"),
-    [pytest.param(10000, "DG601", "clocks", marks=produces("DG601")), pytest.param(30, "DG602", "nvidia-smi", marks=produces("DG602"))],
+    [pytest.param(1000000, "DG601", "clocks", marks=produces("DG601")), pytest.param(30, "DG602", "nvidia-smi", marks=produces("DG602"))],
 )
 def test_gpu_is_slow(cli: Host, factor: int, code: str, words: str) -> None:
     cli.fault(f"gpu.0.slow_factor={factor}")

@@ -196,10 +196,10 @@ def test_a_run_that_is_killed_while_the_engine_restarts_is_finished_by_the_next(
     wishes = {"toolkit_version": OLD, "engine_daemon_config": OTHER_LOG, "engine_restart": "if_needed"}
     # It is at work as long as docker does not answer, and docker is kept from it until the controller is dead.
     hold = "/etc/systemd/system/docker.service.d/slow.conf"
-    work.sh(f"mkdir -p {hold.rpartition('/')[0]}; printf '[Service]\\nExecStartPre=/bin/sleep 4\\n' > {hold}; systemctl daemon-reload")
+    work.sh(f"mkdir -p {hold.rpartition('/')[0]}; printf '[Service]\\nExecStartPre=/bin/sleep 15\\n' > {hold}; systemctl daemon-reload")
     work.undo(f"rm -f {hold}; systemctl daemon-reload")
     work.interrupted(f"[ -s {JOURNAL} ] && systemctl is-active docker.service | grep -qx activating", **wishes)
-    work.waits_for("systemctl is-active --quiet docker.service", 30)
+    work.waits_for("systemctl is-active --quiet docker.service", 60)
     assert work.state("dify")[1] is False, "it was killed too late"
     assert [one["name"] for one in work.facts()["engine"]["journal"]["containers"]] == ["dify"]
     run = work.provision(**wishes).ends("changed")

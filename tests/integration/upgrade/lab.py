@@ -241,10 +241,14 @@ class Site(Fleet):
         """Return the version of the loaded driver."""
         return self.sh(host, "cat /sys/module/nvidia/version")
 
+    def serves(self, host: str) -> None:
+        """Assert that the balancer has a host, or has it as soon as it has counted the good answers after one that was late."""
+        self.until(lambda: self.states()[host] == "UP", f"{host} serves")
+
     def settled(self, host: str, branch: str) -> None:
         """Assert that a host has a driver of this branch, serves, and nothing of an upgrade is left but the mark of one that failed."""
         assert self.loaded(host).startswith(f"{branch}."), self.loaded(host)
-        assert self.states()[host] == "UP", self.states()
+        self.serves(host)
         left = self.sh(host, f"cd {Path(JOURNAL).parent} 2> /dev/null || exit 0; find . -name '*.deb' -o -name journal.json")
         assert left == "", left
 

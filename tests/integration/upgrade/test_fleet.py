@@ -38,7 +38,7 @@ def test_a_second_run_has_nothing_to_do(site: Site, upgraded: tuple[Upgrade, Loa
     for host in HOSTS:
         run.ends(host, "unchanged", wave=None)
     # Seconds on a machine that has nothing else to do; here it is told by what the first run took.
-    assert run.run.seconds < upgraded[0].run.seconds / 4, (run.run.seconds, upgraded[0].run.seconds)
+    assert run.run.seconds < upgraded[0].run.seconds / 2, (run.run.seconds, upgraded[0].run.seconds)
     recap = run.output.partition("PLAY RECAP")[2]
     assert [line for line in recap.splitlines() if line.startswith("g") and "changed=0 " not in line] == [], recap
     site.old(*HOSTS)

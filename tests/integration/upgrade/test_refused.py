@@ -60,7 +60,8 @@ def test_a_full_disk_is_said_before_anything_is_changed(site: Site) -> None:
     site.sh(OTHER, "mkdir -p /var/lib/difyops/upgrade; mount -t tmpfs -o size=1m tmpfs /var/lib/difyops/upgrade")
     run = site.upgrade([OTHER])
     run.ends(OTHER, "failed", "room", code="DG782", phase="save")
-    assert site.loaded(OTHER) == OLD and site.states()[OTHER] == "UP"
+    assert site.loaded(OTHER) == OLD
+    site.serves(OTHER)
     site.sh(OTHER, "umount /var/lib/difyops/upgrade")
 
 
@@ -70,7 +71,8 @@ def test_a_container_that_does_not_end_keeps_its_gpu(site: Site) -> None:
     site.sh(OTHER, f"docker run --detach --name test-stubborn --device nvidia.com/gpu=all {IMAGE} {endless} > /dev/null")
     run = site.upgrade([OTHER], nvidia_driver_drain_containers=["*"], nvidia_driver_drain_timeout=6)
     run.ends(OTHER, "failed", "test-stubborn", code="DG776", phase="driver", in_service=True)
-    assert site.loaded(OTHER) == OLD and site.states()[OTHER] == "UP"
+    assert site.loaded(OTHER) == OLD
+    site.serves(OTHER)
     assert site.sh(OTHER, "docker inspect -f '{{.State.Running}}' test-stubborn") == "true"
     site.sh(OTHER, "docker rm --force test-stubborn > /dev/null")
 
@@ -97,7 +99,7 @@ def test_a_host_that_never_comes_back_is_lost_and_the_others_of_its_wave_finish(
 def test_the_next_run_finishes_the_host_that_was_lost(site: Site) -> None:
     subprocess.run(["docker", "update", "--restart", "always", site.container(ONE)], check=True, capture_output=True)
     subprocess.run(["docker", "start", site.container(ONE)], check=True, capture_output=True)
-    site.until(lambda: "running" in site.sh(ONE, "systemctl is-system-running --wait || true") or True, "it is up")
+    site.until(lambda: site.sh(ONE, "systemctl is-system-running --wait 2> /dev/null || true") in ("running", "degraded"), "it is up")
     run = site.upgrade(PAIR)
     run.ends(ONE, "upgraded", wave="resume")
     run.ends(OTHER, "unchanged")

@@ -361,8 +361,15 @@ class App:
     def worked(self) -> tuple[int, int, int]:
         """Return the highest number that the worker left in the database, the storage and the vector store.
 
-        They are the same only in data of one point of time at which nothing was written.
+        They are the same only in data of one point of time at which nothing was written; a worker that runs is halted meanwhile.
         """
+        self.sh("docker pause dify-worker-1 > /dev/null")
+        try:
+            return self._worked()
+        finally:
+            self.sh("docker unpause dify-worker-1 > /dev/null")
+
+    def _worked(self) -> tuple[int, int, int]:
         highest = "ls {} 2> /dev/null | sort -n | tail -1"
         database = int(self.sql("SELECT coalesce(max(number), 0) FROM standin_work")[0])
         files = self.sh(highest.format(f"{HOME}/volumes/app/storage/standin_work")).strip()

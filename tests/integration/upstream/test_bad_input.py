@@ -53,7 +53,7 @@ def test_the_right_checksum_is_taken(untouched: App, site: Site) -> None:
 
 
 def test_a_port_in_use(untouched: App) -> None:
-    untouched.sh("systemd-run --quiet --unit=squatter python3 -m http.server 80")
+    untouched.sh("systemd-run --quiet --unit=squatter python3 -m http.server 80; until ss -ltn | grep -q ':80 '; do sleep 0.1; done")
     try:
         _refused(untouched, "DG905", "80", "python3")
     finally:
